@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whenever a process is killed; and folders with one writer."""
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -10,7 +11,23 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all, for its owner alone."""
+    """Write a file completely or not at all, for its owner alone; through a symbolic link that stands in its place.
+
+    Raises:
+        OSError: It cannot be written; the error has this path, and the file is as it was.
+    """
+    given, path = path, Path(os.path.realpath(path))
+    try:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        _write(path, text)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(given)) from error
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     prefix = f".{path.name}.{os.getpid()}-"

@@ -242,8 +242,14 @@ class Recorder(Cassette):
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
-        with open(self.path, "a", encoding="utf-8", opener=_private) as file:
-            file.write(line)
+        with open(self.path, "ab", buffering=0, opener=_private) as file:
+            start, view = file.tell(), memoryview(line.encode("ascii"))
+            try:
+                while view:
+                    view = view[file.write(view) :]
+            except OSError as error:
+                file.truncate(start)
+                raise ReplayError(f"cannot write to the cassette {self.path}: {error.strerror or error}") from error
 
 
 def _private(path: str, flags: int) -> int:
@@ -268,7 +274,8 @@ def record(path: str | os.PathLike[str], *, append: bool = False) -> Iterator[Ca
 
     Raises:
         FileExistsError: The file exists, and `append` is not given.
-        ReplayError: With `append`: the file is not a cassette.
+        ReplayError: With `append`: the file is not a cassette. From a call: the file cannot be written, as on a full
+            disk; it ends with the last call that was written whole.
     """
     cassette = Recorder(path, append=append)
     with in_front(partial(Recorded, cassette)):

@@ -278,11 +278,18 @@ def _shown(fields: Mapping[str, Any]) -> str:
     return f"'{sides[0]} -> {sides[1]}'"
 
 
-def advice(state: Mapping[str, Any]) -> str:
-    """What to do about a state that does not fit."""
+def advice(state: Mapping[str, Any], *, strange: bool = True, invalid: bool = False) -> str:
+    """What to do about a state that does not fit.
+
+    Args:
+        state: The state.
+        strange: Whether keys are missing or unexpected.
+        invalid: Whether values do not fit.
+    """
     if any(isinstance(value, Mapping) and "demos" in value for key, value in state.items() if key != "_meta"):
         return "DSPy writes such states: read its file with promptgrad.load_dspy(path, program)."
-    return "Rename the keys, or pass strict=False to load only those that match."
+    mend = " and ".join(["rename the keys"] * strange + ["correct the values"] * invalid) or "mend the state"
+    return f"{mend.capitalize()}, or pass strict=False to load only those that match."
 
 
 def misfit_message(

@@ -104,7 +104,7 @@ class Stateful(Members):
         if strict and (missing or unexpected or invalid):
             message = _state.misfit_message(type(self).__name__, "state_dict", missing, unexpected, invalid, expected)
             raise StateDictError(
-                f"{message}\n{_state.advice(state)}",
+                f"{message}\n{_state.advice(state, strange=bool(missing or unexpected), invalid=bool(invalid))}",
                 missing=missing,
                 unexpected=unexpected,
                 invalid=invalid,

@@ -1,6 +1,7 @@
 """`save` and `load`: states as JSON, a program with its local weights as a folder. Loading executes no code."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -51,7 +52,8 @@ def save(obj: Any, path: "str | os.PathLike[str]") -> None:
     Raises:
         TypeError: `obj` has no state, or the state holds a value without a JSON form.
         ValueError: The program has trained weights, or the state is of a program that has, and the path is that of a
-            JSON file, which cannot hold them.
+            JSON file, which cannot hold them; or the path is empty.
+        OSError: The file cannot be written: the disk is full, the path is a folder. What was there is as it was.
     """
     target = _path(path, "save(model.state_dict(), path)")
     if isinstance(obj, Module) and target.suffix != ".json":
@@ -64,6 +66,9 @@ def save(obj: Any, path: "str | os.PathLike[str]") -> None:
             f"{target.name} cannot hold the trained weights of {names}: save the program into a folder, "
             f"promptgrad.save(model, {str(target.with_suffix(''))!r})"
         )
+    if target.is_dir():
+        why = "a state is one file, and this is a folder, into which save(model, folder) writes a program"
+        raise IsADirectoryError(errno.EISDIR, why, str(target))
     write_text(target, _encode(state))
 
 
@@ -135,6 +140,8 @@ def _load(source: Path, state: dict[str, Any], weights: Sequence[Mapping[str, An
 def _path(path: "str | os.PathLike[str]", usage: str) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path is a {type(path).__name__}: write promptgrad.{usage}")
+    if not os.fspath(path):
+        raise ValueError(f"the path is empty: write promptgrad.{usage}")
     return Path(path)
 
 
