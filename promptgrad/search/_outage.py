@@ -59,3 +59,33 @@ class Unanswered:
     def rows(self, candidate: str) -> frozenset[str]:
         """The examples on which a candidate got no answer, so that no step is spent on them again."""
         return frozenset(self._rows.get(candidate, ()))
+
+
+class Failing:
+    """The examples on which the start was run, and those of them on which it fails for a reason of its own."""
+
+    def __init__(self) -> None:
+        self._ran: set[str] = set()
+        self._errors: dict[str, BaseException] = {}
+
+    def add(self, example: str, error: BaseException | None) -> None:
+        """Note one run."""
+        self._ran.add(example)
+        if error is not None and not is_outage(error):
+            self._errors.setdefault(example, error)
+
+    def told(self, of: str) -> str | None:
+        """On how many it failed and with what, the first error; None if it did not fail.
+
+        Args:
+            of: What the examples are.
+        """
+        if not self._errors:
+            return None
+        return note_of(len(self._errors), len(self._ran), of, next(iter(self._errors.values())))
+
+
+def note_of(failed: int, ran: int, of: str, error: BaseException) -> str:
+    """The note of a report about examples on which the start fails, with the first error."""
+    said = " ".join(str(error).split())[:300]
+    return f"the start failed on {failed} of {ran} {of} examples: {type(error).__name__}: {said}"

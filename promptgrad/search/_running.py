@@ -3,7 +3,7 @@
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from promptgrad.nn import Batch, BatchRow, MetricLoss, Module
 from promptgrad.run import Cell
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._objectives import Costs, Objectives
-from promptgrad.search._outage import Unanswered
+from promptgrad.search._outage import Failing, Unanswered
 from promptgrad.search._places import Place, answers
 from promptgrad.search._places import places as places_of
 from promptgrad.search._purse import Purse
@@ -92,6 +92,7 @@ class Running(Purse):
         self._evaluators: dict[int, Evaluator] = {}
         self.unanswered = Unanswered()
         self._asked: Mapping[str, float] = {}  # what a single call costs, by kind
+        self.failing = Failing()
         self._called: Counter[str] = Counter()  # most calls of each module in one forward
         self._described: set[str] = set()
 
@@ -154,6 +155,7 @@ class Running(Purse):
         for candidate, cells in zip(candidates, found, strict=True):
             known = [pair for pair in zip(examples, cells, strict=True) if pair[0].id in learnt]
             self.rows.add_cells(candidate, self.program(candidate), known, self.best_score)
+            self._note_failing(candidate, ((example.id, cell.error) for example, cell in known))
         for result in measured:
             self.journal.append(
                 "evaluation",
@@ -241,6 +243,11 @@ class Running(Purse):
         self._note_unanswered("ask", keys, errors)
         return results
 
+    def _note_failing(self, candidate: Candidate, runs: Iterable[tuple[str, BaseException | None]]) -> None:
+        if candidate.key == self.base.key:
+            for example, error in runs:
+                self.failing.add(example, error)
+
     def _give_up(self, key: str, error: BaseException | None) -> None:
         """Note that the run goes on without an answer, so that a resumed one does, see `Journal.failure`."""
         if isinstance(error, LMError):
@@ -299,6 +306,7 @@ class Running(Purse):
             loss: Loss = await self._criterion.acall(batch, examples)
         if teacher is None:
             self.rows.add(candidate, loss)
+            self._note_failing(candidate, ((row.example.id, row.error) for row in loss.rows))
         for tape in loss.tapes:
             for path, times in Counter(node.path for node in tape.nodes).items():
                 self._called[path] = max(self._called[path], times)

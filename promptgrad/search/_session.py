@@ -15,6 +15,7 @@ from promptgrad.data import Example
 from promptgrad.nn import Module
 from promptgrad.search._candidate import Candidate, Measured
 from promptgrad.search._objectives import Objectives
+from promptgrad.search._outage import note_of
 from promptgrad.search._places import Place, places
 from promptgrad.search._reasons import refusals
 from promptgrad.search._rows import Rows
@@ -261,6 +262,16 @@ class Session(Running):
         for (about, text), runs in self.remarks.most_common(_REMARKS):
             what = "the program's code" if about == PROGRAM else about
             self.notes.append(f"the critic says of {what} (in {runs} run{'' if runs == 1 else 's'}): {text}")
+
+    def note_failing(self, baseline: Measured | None = None) -> None:
+        """Note on how many examples the start failed, and how: those of the baseline, else those it was trained on."""
+        if baseline is None:
+            told = self.failing.told("training")
+        else:
+            error = baseline.failure
+            told = None if error is None else note_of(baseline.errors, len(baseline.ids), "validation", error)
+        if told is not None:
+            self.notes.append(told)
 
     def note_refusals(self) -> None:
         """Note why proposals were refused, if the search found nothing. The trainer calls it when the search ends."""

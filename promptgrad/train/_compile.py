@@ -131,7 +131,8 @@ async def acompile(
         report(result)
     if not result.shipped:
         gain = "" if result.gain is None else f" (gain {result.gain})"
-        aio.warn(f"the program is as it was: {result.outcome}, {result.reason}{gain}", UserWarning)
+        notes = "".join(f"; {note}" for note in result.notes)
+        aio.warn(f"the program is as it was: {result.outcome}, {result.reason}{gain}{notes}", UserWarning)
     return student if result.program is None else result.program
 
 

@@ -79,3 +79,11 @@ def best_of(gains: Sequence[Gain]) -> int:
 def detectable(examples: int) -> float:
     """Roughly the smallest gain that so many examples confirm four times in five, if a third of them change."""
     return math.sqrt(6.18 * 0.3 / examples) if examples else 1.0
+
+
+def shows(examples: int) -> str:
+    """What so few examples can show, as a note of a report."""
+    least, count = detectable(examples), f"{examples} example{'' if examples == 1 else 's'}"
+    if least >= 1:
+        return f"{count} can hardly show any gain: give more validation data"
+    return f"{count} show gains of about {least:.0%} and more; smaller ones need more validation data"

@@ -98,10 +98,7 @@ class Ending:
             shipped=best.candidate.key if shipped else None,
         )
         if gain.pairs < _confirm.LEAST:
-            session.notes.append(
-                f"{gain.pairs} examples show gains of about {_confirm.detectable(gain.pairs):.0%} and more; "
-                "smaller ones need more validation data"
-            )
+            session.notes.append(_confirm.shows(gain.pairs))
         if shipped:
             reason = f"{best.candidate.origin}, better than the start with P = {best.chance:.3f}"
             return await self.final("shipped", reason, parts, best.candidate)

@@ -403,10 +403,7 @@ class Trainer(LiveRun):
         failure = session.baseline.failure
         if session.baseline.errors == len(session.val) and failure is not None and not isinstance(failure, ParseError):
             raise failure  # a program that fails on every example has a bug that no optimizer can repair
-        if failure is not None:
-            failed = f"{session.baseline.errors} of {len(session.val)} validation examples"
-            said = " ".join(str(failure).split())[:300]
-            session.notes.append(f"the start failed on {failed}: {type(failure).__name__}: {said}")
+        session.note_failing(session.baseline)
         after, count = session.ledger.spent, len(session.val)
         if after.calls > before.calls:
             session.cost_per_example = Cost(
@@ -431,6 +428,7 @@ class Trainer(LiveRun):
             if session.stop.told:
                 session.notes.append(f"the search was stopped: {session.stop.reason}")
             session.stop = Stop()
+            session.note_failing()
             session.note_refusals()
             session.note_remarks()
 

@@ -20,7 +20,8 @@ def test_a_metric_that_counts_to_100(world):
         return 100 if example.text[0] < "m" else 0
 
     result = fit(world, percent)
-    (note,) = (note for note in result.notes if note.startswith("the start failed on"))
+    note, of_training = (note for note in result.notes if note.startswith("the start failed on"))
+    assert "training examples: MetricError" in of_training
     failed = sum(example.text[0] < "m" for example in world.examples(20, seed=1))
     assert 0 < failed < 20
     assert f"failed on {failed} of 20 validation examples: MetricError" in note
@@ -35,7 +36,7 @@ def test_a_program_that_cannot_read_some_rows(world):
                 raise KeyError(f"no word\nfor {text}")
             return super().forward(text)
 
-    (note,) = (note for note in fit(world, world.metric, Picky).notes if note.startswith("the start failed on"))
+    note, _ = (note for note in fit(world, world.metric, Picky).notes if note.startswith("the start failed on"))
     assert "KeyError: " in note
     assert "\n" not in note
 
@@ -77,3 +78,40 @@ def test_bootstrapping_runs_what_a_small_budget_pays_for():
     none = fit(20)
     assert (none.outcome, none.calls) == ("no candidate", 0)
     assert "calls: 0 of 20, 20 kept" in none.notes[-1]
+
+
+@pytest.fixture
+def blind(world):
+    """A program that fails on every training example and on no other."""
+
+    class Blind(world.Program):
+        def forward(self, text):
+            if text in seen:
+                raise LookupError("no index")
+            return super().forward(text)
+
+    seen = {example.text for example in world.examples(12)}
+    return Blind().to(lm.FunctionLM(world.answer, name="simulated"))
+
+
+def test_training_examples_that_no_run_can_use(world, blind):
+    run = Trainer(blind, optim.TGD(blind.parameters(), steps=3), metric=world.metric, seed=5)
+    result = run.fit(world.examples(12), world.examples(20, seed=1))
+    assert result.notes[0] == "the start failed on 12 of 12 training examples: LookupError: no index"
+
+
+@pytest.mark.parametrize(
+    ("count", "note"), [(1, "1 example can hardly show any gain"), (10, "10 examples show gains of about 43% and more")]
+)
+def test_what_few_examples_can_show(world, count, note):
+    model = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
+    run = Trainer(model, optim.TGD(model.parameters()), metric=world.metric, seed=5)
+    result = run.fit(world.examples(12), world.examples(count, seed=1))
+    assert [told for told in result.notes if told.startswith(note)]
+
+
+def test_compile_warns_of_them(world, blind):
+    with pytest.warns(
+        UserWarning, match=r"the program is as it was: .*; the start failed on 12 of 12 training examples"
+    ):
+        pg.compile(blind, world.examples(12), world.metric, valset=world.examples(20, seed=1), budget=Budget(calls=200))
