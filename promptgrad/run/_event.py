@@ -180,6 +180,36 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f" ({now['kind']}): recorded was {show(before)}, now it is {show(after)}"
 
 
+_OF_A_RUN = {
+    "program": "the class of the program",
+    "source": "the program's code, or a value that it closes over",
+    "start": "the program's first values, its fields or its language models",
+    "optimizer": "the optimizer or its settings",
+    "metric": "the metric's code, or a value that it closes over",
+}
+"""What the keys of the event "run" stand for, where their names do not say it."""
+
+
+def cause(then: Mapping[str, Any], now: Mapping[str, Any], first: str) -> str:
+    """Why a resumed run may have come to another event.
+
+    Args:
+        then: The recorded event.
+        now: The present one.
+        first: Kind of the first event of the journal.
+    """
+    if then.get("kind") == now.get("kind") == "run":
+        before, after = _parted(then, now)
+        changed = ", ".join(_OF_A_RUN.get(key, f"the {key}") for key in sorted({*before, *after}))
+        return f"What changed: {changed}"
+    if first == "run":
+        return (
+            "Program, data, metric, seed and budget are those of the run, so something that they use is not: a program "
+            "or a metric that draws at random, keeps a state from call to call, or reads a clock or file; or a package"
+        )
+    return "The program, the data, the metric, the seed or the budget changed"
+
+
 def _parted(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     before, after = {}, {}
     for key in sorted({*then, *now}):

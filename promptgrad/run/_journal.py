@@ -14,6 +14,7 @@ from promptgrad.run._event import (
     BY_ROW,
     SCHEMA,
     SEALED,
+    cause,
     check,
     differences,
     encode,
@@ -118,16 +119,16 @@ class Journal(JournalFile):
         if now != then:
             raise JournalError(
                 f"the resumed run diverges from the recorded one at event {place}{differences(then, now)}. "
-                + self._why_it_diverges()
+                + self._why_it_diverges(then, now)
             )
 
-    def _why_it_diverges(self) -> str:
+    def _why_it_diverges(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if self._begun_by not in ("", version()):
             return (
                 f"promptgrad {self._begun_by} began the run, and this is {version()}, which may decide otherwise: "
                 "resume it with that version, or start a new run in another folder"
             )
-        changed = "The program, the data, the metric, the seed or the budget changed"
+        changed = cause(then, now, self._ordered[0]["kind"])
         if self._begun_as < BY_ROW and self._failures.overtaken:
             changed += (
                 f"; or two rows asked the same, and one was refused and the other one answered, which a journal of "

@@ -299,8 +299,19 @@ def test_only_what_differs_is_told(tmp_path):
         journal.append("run", program="x" * 500, settings={"steps": 4, "tip": "y" * 500}, metric="m")
     assert (
         'event 0 (run): recorded was {"seed": 1, "settings": {"steps": 3}}, '
-        'now it is {"metric": "m", "settings": {"steps": 4}}. The program' in str(caught.value)
+        'now it is {"metric": "m", "settings": {"steps": 4}}. What changed: '
+        "the metric's code, or a value that it closes over, the seed, the settings: resume with" in str(caught.value)
     )
+
+
+def test_a_run_of_the_same_things_that_takes_another_way_is_told_what_may_draw(tmp_path):
+    with Journal(tmp_path / "j") as journal:
+        journal.append("run", program="x")
+        journal.append("evaluation", mean=0.5)
+    with Journal(tmp_path / "j") as journal:
+        journal.append("run", program="x")
+        with pytest.raises(JournalError, match=r"at event 1 \(evaluation\).*that draws at random, keeps a state"):
+            journal.append("evaluation", mean=0.25)
 
 
 def test_sets_are_written_as_sorted_lists():
