@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 _default = 0
 
 
@@ -24,5 +26,14 @@ def manual_seed(seed: int) -> None:
 
 
 def seed_or_default(seed: int | None) -> int:
-    """Return `seed`, or the process default where it is None."""
-    return _default if seed is None else seed
+    """Return `seed`, or the process default where it is None.
+
+    Raises:
+        TypeError: `seed` is not an int.
+    """
+    if seed is None:
+        return _default
+    try:
+        return index(None if isinstance(seed, bool) else seed)  # type: ignore[arg-type]  # of numpy too
+    except TypeError:
+        raise TypeError(f"seed is an int, or None for that of manual_seed, not {seed!r}") from None

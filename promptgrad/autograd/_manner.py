@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from promptgrad._numbers import check_count, optional_count
+
 ENGINES = ("auto", "local", "joint")
 
 
@@ -18,17 +20,11 @@ class Manner:
     group: int | None = None
 
     def __post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 1:
-            raise ValueError(
-                f"concurrency is a number of critic calls in flight and at least 1, not {self.concurrency}"
-            )
-        if self.repeat < 1:
-            raise ValueError(f"repeat is a number of answers and at least 1, not {self.repeat}")
+        optional_count("concurrency", self.concurrency, what="a number of critic calls in flight")
+        check_count("repeat", self.repeat, what="a number of answers")
         if self.engine == "joint" and self.repeat > 1:
             raise ValueError("repeat asks about one call several times: write engine='local', or leave engine out")
         if self.engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(map(repr, ENGINES))}, not {self.engine!r}")
-        if self.group is not None and self.group < 1:
-            raise ValueError(f"group is a number of failed forwards and at least 1, not {self.group}")
-        if self.truncate is not None and self.truncate < 1:
-            raise ValueError(f"truncate is a number of calls and at least 1, not {self.truncate}")
+        optional_count("group", self.group, what="a number of failed forwards")
+        optional_count("truncate", self.truncate, what="a number of calls")

@@ -8,6 +8,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad._habits import refuses
+from promptgrad._numbers import optional_count
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import inference_mode
 from promptgrad.data import Example, not_a_list
@@ -87,8 +88,7 @@ async def aevaluate(
     """
     if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
         raise ValueError(f"replicates is a whole number of at least 1, not {replicates!r}")
-    if concurrency is not None and concurrency < 1:
-        raise ValueError(f"concurrency is at least 1, not {concurrency!r}")
+    optional_count("concurrency", concurrency)
     runner, first = Evaluated(program), current().replicate or 0
     judge = as_metric(metric)
     jobs = [prepare(runner, item, first + number) for item in items_of(data) for number in range(replicates)]

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
+from promptgrad._numbers import optional_count
 from promptgrad.lm._base import LM
 from promptgrad.lm._cache_entry import CacheDiff, CacheEntry, compare, read_items, write_items
 from promptgrad.lm._channel import DIRECT, answerer
@@ -195,8 +196,7 @@ class Cache(Layer):
         super().__init__(lm)
         bounds = {"max_file_entries": max_file_entries, "max_file_bytes": max_file_bytes}
         for what, bound in {"max_entries": max_entries, "max_bytes": max_bytes, **bounds}.items():
-            if bound is not None and bound < 1:
-                raise ValueError(f"{what} must be at least 1, not {bound}")
+            optional_count(what, bound)
         if path is None and (max_file_entries or max_file_bytes):
             raise ValueError("max_file_entries and max_file_bytes are bounds of a file: give path=")
         self._memory = MemoryStore(max_entries, max_bytes)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from promptgrad import aio, run
+from promptgrad._numbers import is_number
 from promptgrad.errors import BudgetExceeded
 from promptgrad.lm._channel import REPLY_TOKENS, channel, estimate_tokens
 from promptgrad.lm._completion import Completion, Usage
@@ -60,9 +61,9 @@ class Hedge(Layer):
     ) -> None:
         if (after is None) == (quantile is None):
             raise ValueError("a Hedge takes after= seconds or quantile=, one of the two")
-        if after is not None and not after >= 0:
+        if after is not None and not (is_number(after) and after >= 0):
             raise ValueError(f"after is a number of seconds, not {after!r}")
-        if quantile is not None and not 0 < quantile < 1:
+        if quantile is not None and not (is_number(quantile) and 0 < quantile < 1):
             raise ValueError(f"quantile is between 0 and 1, not {quantile!r}")
         inner = resolve(lm)
         below = inner.transport

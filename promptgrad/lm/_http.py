@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
+from promptgrad._numbers import optional_count
 from promptgrad.errors import AuthenticationError, LMError, LMReplyError, LMStatusError
 from promptgrad.lm._advice import advise, out_of_time, proxy_name, unreachable
 from promptgrad.lm._body import read_body, read_pieces
@@ -154,7 +155,7 @@ class HTTP(Transport):
             sendable(name, "the name of a header"): Secret(sendable(value, f"header {name}"))
             for name, value in (headers or {}).items()
         }
-        self.concurrency = concurrency
+        self.concurrency: int | None = optional_count("concurrency", concurrency)
         self._places: aio.Semaphore | None = None
         self.after_fork()
         reset_after_fork(self)

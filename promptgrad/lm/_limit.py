@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._numbers import check_count
 from promptgrad.errors import LMError, LMReplyError, LMStatusError, OverloadedError, RateLimitError
 from promptgrad.lm._base import LM
 from promptgrad.lm._channel import REPLY_TOKENS, estimate_tokens
@@ -54,8 +55,7 @@ class Limit(Layer):
         sleep: Callable[[float], Awaitable[object]] = aio.sleep,
     ) -> None:
         super().__init__(lm)
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+        check_count("concurrency", concurrency)
         self.concurrency = concurrency
         self.requests_per_minute = requests_per_minute
         self.tokens_per_minute = tokens_per_minute

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from promptgrad import aio
+from promptgrad._numbers import check_count, optional_count
 from promptgrad.errors import LMError, LMStatusError, OverloadedError, RateLimitError
 from promptgrad.lm._base import LM
 from promptgrad.lm._completion import Completion
@@ -99,8 +100,8 @@ class Retry(Layer):
         draw: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(lm)
-        if attempts < 1 or (turns is not None and turns < 1):
-            raise ValueError(f"attempts and turns must be at least 1, not {attempts} and {turns}")
+        check_count("attempts", attempts)
+        optional_count("turns", turns)
         self.attempts = attempts
         self.turns = turns
         self.base = base

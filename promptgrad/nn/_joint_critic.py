@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptgrad._numbers import check_count
 from promptgrad.autograd import PROGRAM, Node, TraceFailure, TraceSuccess, critic_of, no_grad
 from promptgrad.errors import NoLMError
 from promptgrad.lm import LM, current, resolve
@@ -90,8 +91,7 @@ class JointCritic(Module, in_place=True):
         max_tokens: int = 16_000,
     ) -> None:
         super().__init__()
-        if group < 1:
-            raise ValueError(f"group is a number of failed forwards and at least 1, not {group}")
+        check_count("group", group, what="a number of failed forwards")
         if max_tokens < 1:
             raise ValueError(f"max_tokens is at least 1, not {max_tokens}")
         self.group = group

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from promptgrad import aio
+from promptgrad._numbers import check_count, optional_count
 from promptgrad.autograd import Tape, current_tape
 from promptgrad.data import Example, not_a_table
 from promptgrad.errors import InputError, NoLMError
@@ -115,10 +116,8 @@ async def amap_rows(
 ) -> Batch:
     """Run a program on a batch. See `Module.map`; each row is added to `finished` when it ends."""
     items = check_items(batch)
-    if n < 1:
-        raise ValueError(f"n is a number of rollouts and at least 1, not {n}")
-    if concurrency is not None and concurrency < 1:
-        raise ValueError(f"concurrency is a number of items in flight and at least 1, not {concurrency}")
+    check_count("n", n, what="a number of rollouts")
+    optional_count("concurrency", concurrency, what="a number of items in flight")
     rows: dict[int, BatchRow] = {} if finished is None else finished
     settings = current()
     limit = in_flight(concurrency)

@@ -7,6 +7,7 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad._habits import refuses
+from promptgrad._numbers import optional_count
 from promptgrad.errors import InputError, NoLMError
 from promptgrad.lm import track_usage
 from promptgrad.nn._batch import Batch, BatchRow
@@ -51,8 +52,7 @@ class Parallel(Module, in_place=True):
             if not isinstance(module, Module):
                 raise TypeError(f"Parallel takes modules, or one mapping of modules by name, not {module!r}")
             self.add_module(str(name), module)
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency is a number of modules in flight and at least 1, not {concurrency}")
+        optional_count("concurrency", concurrency, what="a number of modules in flight")
         self.concurrency = concurrency
 
     async def forward(self, *args: Any, **kwargs: Any) -> Any:

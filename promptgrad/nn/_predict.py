@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 from promptgrad import aio
+from promptgrad._numbers import check_count
 from promptgrad.adapters import Adapter, Compiled, continued, get_adapter, is_history
 from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
@@ -95,8 +96,7 @@ class Predict(Module, in_place=True, one_call=True):
     ) -> None:
         super().__init__()
         check_spelling(lm_options)
-        if retries < 0:
-            raise ValueError(f"retries is at least 0, not {retries}")
+        check_count("retries", retries, 0)
         made = self._complete_signature(make_signature(signature, instruction, with_tool_types(signature, types)))
         check_fields(made)
         hidden = [name for name in made.outputs if hasattr(Prediction, name)]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from promptgrad._habits import refuses
+from promptgrad._numbers import check_counts
 from promptgrad.autograd import Parameter
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import BOOTSTRAP_HABITS
@@ -52,11 +53,11 @@ class BootstrapFewShot(Optimizer):
         *,
         gate: float = 0.9,
     ) -> None:
-        if max_bootstrapped_demos < 1 or max_labeled_demos < 0 or max_rounds < 1:
-            raise ValueError(
-                "max_bootstrapped_demos and max_rounds are at least 1 and max_labeled_demos at least 0, not "
-                f"{max_bootstrapped_demos}, {max_rounds} and {max_labeled_demos}"
-            )
+        check_counts(
+            max_bootstrapped_demos=(max_bootstrapped_demos, 1),
+            max_labeled_demos=(max_labeled_demos, 0),
+            max_rounds=(max_rounds, 1),
+        )
         super().__init__(params, gate=gate)
         self.max_bootstrapped_demos = max_bootstrapped_demos
         self.max_labeled_demos = max_labeled_demos

@@ -113,6 +113,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from promptgrad._numbers import check_counts, is_number
     from promptgrad.search._amend import Amend
     from promptgrad.search._arms import Arm, ChoiceArm, DemosArm, MergeArm, ReviseArm, TextArm
     from promptgrad.search._attempted import attempted
@@ -125,7 +126,6 @@ if TYPE_CHECKING:
     from promptgrad.search._hunks import Hunk, apply_hunks
     from promptgrad.search._meet import meet
     from promptgrad.search._memory import Attempt, Attempts, check_attempts, judged, refused
-    from promptgrad.search._numbers import check_counts, is_number
     from promptgrad.search._objectives import Costs, Objectives
     from promptgrad.search._pareto import Fronts, Merge, Pareto, check_fronts
     from promptgrad.search._places import Place, describe, interface, places, role
@@ -224,7 +224,7 @@ else:
         "broken": "_checks",
         "check_amends": "_proposer",
         "check_attempts": "_memory",
-        "check_counts": "_numbers",
+        "check_counts": "promptgrad._numbers",
         "check_fronts": "_pareto",
         "check_swaps": "_token_swaps",
         "check_writer": "_proposer",
@@ -241,7 +241,7 @@ else:
         "interface": "_places",
         "is_able": "_proposer",
         "reviser_for": "_revise",
-        "is_number": "_numbers",
+        "is_number": "promptgrad._numbers",
         "is_winnable": "_race",
         "judged": "_memory",
         "labeled_demos": "_demos",

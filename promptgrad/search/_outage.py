@@ -62,9 +62,14 @@ class Unanswered:
 
 
 class Failing:
-    """The examples on which the start was run, and those of them on which it fails for a reason of its own."""
+    """The examples on which a program was run, and those of them on which it fails for a reason of its own.
 
-    def __init__(self) -> None:
+    Args:
+        who: The program, "the start".
+    """
+
+    def __init__(self, who: str) -> None:
+        self._who = who
         self._ran: set[str] = set()
         self._errors: dict[str, BaseException] = {}
 
@@ -82,10 +87,10 @@ class Failing:
         """
         if not self._errors:
             return None
-        return note_of(len(self._errors), len(self._ran), of, next(iter(self._errors.values())))
+        return note_of(self._who, len(self._errors), len(self._ran), of, next(iter(self._errors.values())))
 
 
-def note_of(failed: int, ran: int, of: str, error: BaseException) -> str:
-    """The note of a report about examples on which the start fails, with the first error."""
+def note_of(who: str, failed: int, ran: int, of: str, error: BaseException) -> str:
+    """The note of a report about examples on which a program fails, with the first error."""
     said = " ".join(str(error).split())[:300]
-    return f"the start failed on {failed} of {ran} {of} examples: {type(error).__name__}: {said}"
+    return f"{who} failed on {failed} of {ran} {of} examples: {type(error).__name__}: {said}"

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._numbers import is_number
 from promptgrad.adapters import Compiled, get_adapter
 from promptgrad.autograd import no_grad
 from promptgrad.errors import HunkError, LMError, NoLMError, ParseError, PromptgradError, SignatureError
@@ -12,7 +13,6 @@ from promptgrad.lm import LM, Completion, current, resolve, resolve_lm
 from promptgrad.nn import Predict
 from promptgrad.search._checks import unwrapped
 from promptgrad.search._hunks import Hunk, apply_hunks
-from promptgrad.search._numbers import is_number
 from promptgrad.search._writing import ANALYSIS, Improve, ImproveSolution
 from promptgrad.signature import Signature
 

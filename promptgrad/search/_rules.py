@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from promptgrad._numbers import is_number
 from promptgrad.autograd import tokens
 from promptgrad.search._checks import Constraint, checked_constraints, refusal
-from promptgrad.search._numbers import is_number
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class Running(Purse):
         self._evaluators: dict[int, Evaluator] = {}
         self.unanswered = Unanswered()
         self._asked: Mapping[str, float] = {}  # what a single call costs, by kind
-        self.failing = Failing()
+        self.failing, self.failing_teacher = Failing("the start"), Failing("the teacher")
         self._called: Counter[str] = Counter()  # most calls of each module in one forward
         self._described: set[str] = set()
 
@@ -307,6 +307,9 @@ class Running(Purse):
         if teacher is None:
             self.rows.add(candidate, loss)
             self._note_failing(candidate, ((row.example.id, row.error) for row in loss.rows))
+        else:
+            for row in loss.rows:
+                self.failing_teacher.add(row.example.id, row.error)
         for tape in loss.tapes:
             for path, times in Counter(node.path for node in tape.nodes).items():
                 self._called[path] = max(self._called[path], times)

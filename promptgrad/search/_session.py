@@ -266,12 +266,10 @@ class Session(Running):
     def note_failing(self, baseline: Measured | None = None) -> None:
         """Note on how many examples the start failed, and how: those of the baseline, else those it was trained on."""
         if baseline is None:
-            told = self.failing.told("training")
-        else:
-            error = baseline.failure
-            told = None if error is None else note_of(baseline.errors, len(baseline.ids), "validation", error)
-        if told is not None:
-            self.notes.append(told)
+            told = self.failing.told("training"), self.failing_teacher.told("training")
+            self.notes += [note for note in told if note is not None]
+        elif (error := baseline.failure) is not None:
+            self.notes.append(note_of("the start", baseline.errors, len(baseline.ids), "validation", error))
 
     def note_refusals(self) -> None:
         """Note why proposals were refused, if the search found nothing. The trainer calls it when the search ends."""

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, pvariance
+from typing import Any
 
 from promptgrad import lm, run
+from promptgrad._numbers import is_number
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, NoLMError
 from promptgrad.evaluation import JUDGING
@@ -28,15 +30,18 @@ LEVEL = 0.95
 """Coverage of the interval that a report gives."""
 
 
-def check_rule(ship: object, confirm: object) -> None:
+def check_rule(ship: Any, confirm: Any) -> None:
     """Check the rule by which a result ships.
 
     Raises:
         ValueError: `ship` is neither a probability in [0.5, 1) nor "significant", or `confirm` is given without it.
+        TypeError: `confirm` is not a number.
     """
+    if confirm is not None and not is_number(confirm):
+        raise TypeError(f"confirm is a share or a number of validation examples, not {confirm!r}")
     if ship == "significant":
         return
-    if not isinstance(ship, (int, float)) or not 0.5 <= ship < 1:
+    if not is_number(ship) or not 0.5 <= ship < 1:
         raise ValueError(f'ship is a probability in [0.5, 1) or "significant", not {ship!r}')
     if confirm is not None:
         raise ValueError(

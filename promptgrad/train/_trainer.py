@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from promptgrad import aio, lm, run
 from promptgrad._habits import refuses
+from promptgrad._numbers import check_counts, optional_count
 from promptgrad._seed import seed_or_default
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, JournalError, ParseError
@@ -126,13 +127,8 @@ class Trainer(LiveRun):
             )
         if engine not in (None, "joint", "local"):
             raise ValueError(f"engine is 'joint', 'local' or None for what is cheaper, not {engine!r}")
-        if group is not None and group < 1:
-            raise ValueError(f"group is a number of failed runs and at least 1, not {group}")
-        if finalists < 1:
-            raise ValueError(f"finalists is at least 1, not {finalists}")
+        check_counts(finalists=(finalists, 1), synthesize=(synthesize, 0))
         check_rule(ship, confirm)
-        if concurrency is not None and concurrency < 1:
-            raise ValueError(f"concurrency is at least 1, not {concurrency}")
         own = {id(parameter) for parameter in model.parameters()}
         strange = [parameter for parameter in optimizer.parameters() if id(parameter) not in own]
         if strange:
@@ -149,9 +145,9 @@ class Trainer(LiveRun):
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.seed = seed_or_default(seed)
         self.critic = critic
-        self.engine, self.group = engine, group
+        self.engine, self.group = engine, optional_count("group", group)
         self.teacher = teacher
-        self.concurrency = concurrency
+        self.concurrency = optional_count("concurrency", concurrency)
         self.ship = ship
         self.confirm = confirm
         self.finalists = finalists

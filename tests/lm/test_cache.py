@@ -781,7 +781,7 @@ def test_a_file_of_an_earlier_version_is_listed_and_bounded(open_echo, tmp_path,
 
 
 def test_bounds_are_checked(open_echo):
-    with pytest.raises(ValueError, match="max_bytes must be at least 1"):
+    with pytest.raises(ValueError, match="max_bytes is at least 1, not"):
         open_echo(None, max_bytes=0)
     with pytest.raises(ValueError, match="give path="):
         open_echo(None, max_file_entries=3)

@@ -115,3 +115,14 @@ def test_compile_warns_of_them(world, blind):
         UserWarning, match=r"the program is as it was: .*; the start failed on 12 of 12 training examples"
     ):
         pg.compile(blind, world.examples(12), world.metric, valset=world.examples(20, seed=1), budget=Budget(calls=200))
+
+
+def test_a_teacher_that_fails(world):
+    def down(messages):
+        raise ConnectionError("no route")
+
+    rows = [pg.Example(text=f"w{n} x{n}", word=f"x{n}").with_inputs("text") for n in range(20)]
+    model = nn.Predict("text -> word").to(lm.FunctionLM(lambda messages: "x", name="x"))
+    optimizer = optim.BootstrapFewShot(model.parameters(), teacher=lm.FunctionLM(down, name="down"))
+    result = Trainer(model, optimizer, metric=pg.metrics.exact_match, seed=5).fit(rows[:10], rows[10:])
+    assert "the teacher failed on 10 of 10 training examples: ConnectionError: no route" in result.notes
