@@ -17,13 +17,23 @@ class Unanswered:
     """What got no answer in a run.
 
     One or two calls may fail by accident. So a language model counts as down after `DOWN` failures, in one block or in
-    consecutive blocks of one kind that each lost more than half. A run of the program that fails whenever it is tried
-    says that of itself alone and counts once.
+    consecutive blocks of one kind that each lost more than half. A row that fails whenever it is tried, with
+    any candidate, says that of itself alone and counts once, also where a later block has no other rows.
     """
 
     def __init__(self) -> None:
         self._lost: dict[str, set[str]] = {}
+        self._ever: dict[str, set[str]] = {}
         self._rows: dict[str, set[str]] = {}
+
+    def look(self, what: str, errors: Sequence[BaseException | None], names: Sequence[str]) -> None:
+        """Check a part of a block at once, whatever the rest comes to; nothing is kept of it.
+
+        Arguments and errors are those of `check`; of what was not run yet there is no error.
+        """
+        part = Unanswered()
+        part._ever = {what: self._ever.get(what, set())}
+        part.check(what, names, [*errors, *[None] * (len(names) - len(errors))])
 
     def check(
         self, what: str, keys: Sequence[str], errors: Sequence[BaseException | None], names: Sequence[str] = ()
@@ -40,14 +50,16 @@ class Unanswered:
             LMError: More than half got no answer, or asking again would bring the same error.
             BudgetExceeded: The budget refused one.
         """
+        names = names or keys
         failed = [(place, error) for place, error in enumerate(errors) if error is not None and is_outage(error)]
         final = next((error for _, error in failed if is_final(error)), None)
-        lost = self._lost.setdefault(what, set())
+        lost, ever = self._lost.setdefault(what, set()), self._ever.get(what, set())
         if 2 * len(failed) <= len(keys):
             lost.clear()
-        else:
-            lost.update((names or keys)[place] for place, _ in failed)
-            final = final or (failed[0][1] if len(lost) >= DOWN else None)
+        elif fresh := [(place, error) for place, error in failed if names[place] not in ever]:
+            lost.update(names[place] for place, _ in fresh)
+            final = final or (fresh[0][1] if len(lost) >= DOWN else None)
+        self._ever[what] = ever | {names[place] for place, _ in failed}
         if final is not None:
             raise final
         return [(keys[place], error) for place, error in failed]

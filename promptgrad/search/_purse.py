@@ -86,6 +86,25 @@ class Purse:
             limit = self.ledger.budget.seconds or 0
             raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
 
+    def leave_what_was_left(self, kind: str, at: str | None = None) -> None:
+        """Leave a block of work, before anything is sent, if an earlier process left it because its time was over.
+
+        Args:
+            kind: The kind of the event that the block ends with.
+            at: The place that this event names; None if it names none.
+
+        Raises:
+            BudgetExceeded: The journal goes on without the block.
+        """
+        limit = self.ledger.budget.seconds
+        if limit is None or not self.journal.replaying:
+            return
+        for event in self.journal.coming():
+            if event["kind"] != "candidate":
+                if event["kind"] == kind and event.get("at") == at:
+                    return
+                raise BudgetExceeded(kind="seconds", limit=limit, used=round(self.ledger.seconds, 1))
+
     def affords(self, examples: float = 0, calls: int = 0) -> bool:
         """Whether a block would fit what the budget leaves for the search; see `admit`."""
         try:

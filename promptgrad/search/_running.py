@@ -143,14 +143,16 @@ class Running(Purse):
             self._describe(candidate)
         scope = self._prefix + scope
         names = [scope if len(candidates) == 1 else f"{scope}/{index}" for index in range(len(candidates))]
+        self.leave_what_was_left("evaluation", names[0])
         found = await self._cells(candidates, examples, names, replicate)
         measured = [
             measurement(candidate, examples, cells, name)
             for candidate, cells, name in zip(candidates, found, names, strict=True)
         ]
         for candidate, name, cells in zip(candidates, names, found, strict=True):  # in this order in any run
-            runs = [f"{candidate.key}/{replicate}/{example.id}" for example in examples]
-            self._note_unanswered("run", [f"{name}:{key}" for key in runs], [cell.error for cell in cells], runs)
+            ids = [example.id for example in examples]
+            keys = [f"{name}:{candidate.key}/{replicate}/{key}" for key in ids]
+            self._note_unanswered("run", keys, [cell.error for cell in cells], ids)
         learnt = {example.id for example in self.train}
         for candidate, cells in zip(candidates, found, strict=True):
             known = [pair for pair in zip(examples, cells, strict=True) if pair[0].id in learnt]
@@ -187,9 +189,7 @@ class Running(Purse):
                     cells = [Cell(example.id, replicate, error=error) for example in part]
                 self.costs.add(candidate, cells)
             found[place] += cells
-            Unanswered().check(
-                "run", ids, [cell.error for cell in found[place]]
-            )  # at once, whatever the others come to
+            self.unanswered.look("run", [cell.error for cell in found[place]], ids)
 
         async def block(pieces: Sequence[tuple[Example, int]]) -> None:
             parts = [[example for example, of in pieces if of == place] for place in range(len(candidates))]
@@ -297,8 +297,8 @@ class Running(Purse):
             stack.enter_context(program.candidate(dict(candidate.values)))
             batch = await self._mapped(program, candidate, examples, n)
             keys = [f"{name}/{row.example.id}" + (f"/{row.replicate}" if n > 1 else "") for row in batch.rows]
-            runs = [f"{candidate.key}/{row.replicate}/{row.example.id}" for row in batch.rows]
-            self._note_unanswered("run", keys, [row.error for row in batch.rows], runs)
+            ids = [row.example.id for row in batch.rows]
+            self._note_unanswered("run", keys, [row.error for row in batch.rows], ids)
             if teacher is None:
                 self.unanswered.leave(candidate.key, (row.example.id for row in batch.rows if is_outage(row.error)))
             if self._portions([candidate]).size(len(batch)) < len(batch):

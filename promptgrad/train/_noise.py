@@ -74,6 +74,7 @@ async def judge_noise_of(session: Session, rows: int | None) -> JudgeNoise | Non
         return None
     chosen = session.rng("judge").sample(judged, min(count, len(judged)))
     try:
+        session.leave_what_was_left("judge")
         with run.phase("judge"), session.scope("judge"):
             noise = await ajudge_noise(session.metric, chosen, replicates=TIMES, concurrency=session.concurrency)
     except (BudgetExceeded, MetricError) as error:

@@ -497,6 +497,32 @@ class TestUnanswered:
         within(session, work)
         assert session.unanswered.rows(session.base.key) == {poor.id, rest[0].id}
 
+    def test_rows_that_never_get_an_answer_may_be_all_that_a_later_block_has(self, world):
+        """The finals run what a finalist lacks, which are the rows that failed in the search: they failed again."""
+        rows, fresh = world.examples(12, seed=3), world.examples(3, seed=4)
+        poor = rows[:4]
+
+        def answer(messages):
+            if any(example.text in messages[-1].content for example in poor):
+                raise LMConnectionError("down")
+            return world.answer(messages)
+
+        session = session_of(world, program(world, answer))
+
+        async def work():
+            await session.evaluate(session.base, rows, scope="search")
+            found = await session.evaluate(session.base, rows[:4], scope="finals")
+            assert not found.known
+            for number, row in enumerate(rows[:4]):  # the last of a budget goes row by row, candidate by candidate
+                for name in ("one", "two", "three"):
+                    tried = session.base.child({"pick.instruction": f"{name} {number}"}, name)
+                    await session.evaluate(tried, [row], scope=f"{name}/{number}")
+            poor.extend(fresh)
+            with pytest.raises(LMConnectionError):
+                await session.evaluate(session.base, rows[:4] + fresh, scope="down")
+
+        within(session, work)
+
     def test_blocks_side_by_side_count_in_their_order(self, world):
         """The second of three is answered, however late: the first and the last are not in a row."""
         rows = world.examples(2, seed=3)

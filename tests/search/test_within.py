@@ -116,6 +116,33 @@ def test_a_block_that_was_left_when_its_time_was_over_is_left_again(tmp_path):
     assert measured(run.Journal(tmp_path / "journal.jsonl")) == 8
 
 
+@pytest.mark.parametrize("way", ["evaluate_all", "evaluate_within"])
+def test_a_block_that_was_left_sends_nothing_where_there_is_a_little_time_again(tmp_path, way):
+    """The last event of the first process may be from before the end of its time."""
+    now = [0.0]
+
+    def measured(after):
+        journal = run.Journal(tmp_path / "journal.jsonl")
+        session = simulated(0, 1, {"seconds": 10}, journal, clock=lambda: now[0])
+        now[0] += after
+
+        def told(event):
+            now[0] += 1.3 if event["kind"] == "call" else 0
+
+        session.journal.subscribe(told)
+        more = {"phase": "test"} if way == "evaluate_within" else {}
+        try:
+            with pytest.raises(BudgetExceeded, match="10 seconds"):
+                within(session, lambda: getattr(session, way)([Candidate()], ROWS, scope="test", **more))
+            session.decide("left")
+        finally:
+            journal.close()
+        return session.journal.paid
+
+    assert measured(0.0) == 8
+    assert measured(-8.0) == 8
+
+
 async def scored(session):
     await session.evaluate_all([Candidate(values) for values in TEXTS], ROWS, scope="block")
 
