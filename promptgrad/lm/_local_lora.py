@@ -44,6 +44,8 @@ def lora_options(options: Mapping[str, Any]) -> dict[str, Any]:
 class LocalLora(Local):
     """A local model with a LoRA, as an LM of its own: what `Local.lora` returns.
 
+    Source: Hu et al. 2021, arXiv 2106.09685.
+
     Args:
         base: The local LM whose weights, thread and batches it uses.
         title: Name of the LoRA.

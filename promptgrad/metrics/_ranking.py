@@ -101,7 +101,10 @@ class NDCGAt(RankingMetric):
 
 
 class ReciprocalRank(RankingMetric):
-    """One over the rank of the first one found that is wanted; 0 if none is. Its mean over examples is the MRR."""
+    """One over the rank of the first one found that is wanted; 0 if none is. Its mean over examples is the MRR.
+
+    Source: Voorhees 1999, "The TREC-8 Question Answering Track Report".
+    """
 
     name = "mrr"
 

@@ -20,6 +20,8 @@ class JudgeLoss(MetricLoss):
 
     Cost: one LM call per row.
 
+    Source: the feedback of a language model as the loss, Yuksekgonul et al. 2024, arXiv 2406.07496.
+
     Args:
         rubric: What makes an output good, in words; or several criteria by name, judged in one call.
         lm: The LM that judges; else that of the context or of `configure`.
