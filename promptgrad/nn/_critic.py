@@ -59,8 +59,9 @@ class Critic(Module, in_place=True):
     Cost: one LM call per (failed sample, step), for all parts of the step together; with `backward(repeat=n)`, n, and
     one more for each part that is blamed in different words.
 
-    Source: critiques of a step's prompt and inputs by a language model are the gradients of Yuksekgonul et al. 2024, arXiv
-    2406.07496. Differs: one call judges all parts of a step against one another, and says of each whether it is to blame.
+    Source: critiques of a step's prompt and inputs by a language model are the gradients of Yuksekgonul et al. 2024,
+    arXiv 2406.07496. Differs: one call judges all parts of a step against one another, and says of each whether it is
+    to blame.
 
     Args:
         lm: The LM that criticises; else that of `promptgrad.context(critic=...)` or `configure(critic=...)`, else the

@@ -53,8 +53,8 @@ class Judge(Module, in_place=True):
 
     Cost: one LM call per output.
 
-    Source: language models as judges, Zheng et al. 2023, arXiv 2306.05685; how far one agrees with itself is measured by
-    `promptgrad.evaluation.judge_noise`.
+    Source: language models as judges, Zheng et al. 2023, arXiv 2306.05685; `promptgrad.evaluation.judge_noise` measures
+    how far one agrees with itself.
 
     Args:
         rubric: What makes an output good, in words; or several criteria by name, `{"polite": "It is polite.", ...}`.
