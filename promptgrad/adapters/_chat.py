@@ -16,6 +16,7 @@ from promptgrad.adapters._read import in_fence, is_unsaid, reader
 from promptgrad.adapters._sections import (
     ESCAPING,
     as_text,
+    ends_in_fence,
     escape,
     loose_body,
     marker,
@@ -210,7 +211,7 @@ class ChatFormat(Format):
                 continue
             body = parts[i + 1].strip()
             if i + 2 >= len(parts):
-                if body.endswith("```") and _opens_fence(parts[0]):
+                if body.endswith("```") and ends_in_fence(parts[0]):
                     body = body[:-3].rstrip()
                 body = self._without_end(body)
             add_body(found, known, unguard(unescape(body)))
@@ -292,7 +293,7 @@ class ChatFormat(Format):
             parts = pattern.split(reply, _MOST_MARKERS)
             if len(parts) > 2 * _MOST_MARKERS:
                 continue
-            fenced = _opens_fence(parts[0])
+            fenced = ends_in_fence(parts[0])
             found: dict[str, str] = {}
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
@@ -424,11 +425,6 @@ _LOOSER: tuple[Callable[[ChatFormat, str], dict[str, str]], ...] = (
     ChatFormat._tags,
     ChatFormat._unmarked,
 )
-
-
-def _opens_fence(before: str) -> bool:
-    """Whether the last line before the first marker opens a code fence."""
-    return any(line.strip().startswith("```") for line in before.splitlines()[-1:])
 
 
 class ChatAdapter(Adapter):

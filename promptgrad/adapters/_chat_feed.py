@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
 from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
-from promptgrad.adapters._sections import as_text, loose_body
+from promptgrad.adapters._sections import as_text, ends_in_fence, loose_body
 from promptgrad.adapters._shield import EDGE, unguard, unguard_start
 from promptgrad.adapters._stepped_feed import SteppedFeed
 from promptgrad.adapters._values import is_verbatim
@@ -91,7 +91,7 @@ class ChatFeed(SteppedFeed):
             self._open(self._form.known(strict[1]))
             self._step = self._in_sections
         elif loose is not None and _AT_LINE_START.search(self._text[: loose.start()]):
-            self._fenced = _ends_in_fence(self._text[: loose.start()])
+            self._fenced = ends_in_fence(self._text[: loose.start()])
             self._text = self._text[loose.end() :]
             self._open(self._form.is_output(loose[1]), loose=True)
             self._step = self._in_loose_sections
@@ -231,7 +231,3 @@ def _loose_whole(body: str, *, fenced: bool) -> str:
 
 def _loose_start(body: str) -> str:
     return body.lstrip(_BEHIND).lstrip()
-
-
-def _ends_in_fence(before: str) -> bool:
-    return any(line.strip().startswith("```") for line in before.splitlines()[-1:])

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 from promptgrad.adapters._kinds import bare, is_list, is_mapping, members
-from promptgrad.adapters._place import ValuePlace
+from promptgrad.adapters._place import ValuePlace, skip_blanks
 
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\"([^\"]*)\"\]|\['([^']*)'\]")
-_BLANK = re.compile(r"[ \t\n\r]*")
 
 Step = str | int
 
@@ -100,24 +99,19 @@ def _child(reply: str, start: int, step: Step) -> ValuePlace | None:
     wanted = "[" if isinstance(step, int) else "{"
     if reply[start : start + 1] != wanted:
         return None
-    at, number = _skip(reply, start + 1), 0
+    at, number = skip_blanks(reply, start + 1), 0
     try:
         while True:
             key: Step = number
             if wanted == "{":
                 key, at = decoder.raw_decode(reply, at)
-                at = _skip(reply, reply.index(":", at) + 1)
+                at = skip_blanks(reply, reply.index(":", at) + 1)
             _, end = decoder.raw_decode(reply, at)
             if key == step:
                 return ValuePlace(at, end, reply[end : end + 1])
-            after = _skip(reply, end)
+            after = skip_blanks(reply, end)
             if reply[after : after + 1] != ",":
                 return None
-            at, number = _skip(reply, after + 1), number + 1
+            at, number = skip_blanks(reply, after + 1), number + 1
     except ValueError:
         return None
-
-
-def _skip(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
-    return at if found is None else found.end()

@@ -47,15 +47,15 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 def place_in_object(reply: str, name: str) -> ValuePlace | None:
     """The value of a key of the object that a reply is."""
     decoder = json.JSONDecoder()
-    at = _skip(reply, reply.find("{") + 1)
+    at = skip_blanks(reply, reply.find("{") + 1)
     try:
         while at:
             key, at = decoder.raw_decode(reply, at)
-            start = _skip(reply, reply.index(":", at) + 1)
+            start = skip_blanks(reply, reply.index(":", at) + 1)
             _, end = decoder.raw_decode(reply, start)
             if key == name:
                 return ValuePlace(start, end, reply[end : end + 1])
-            at = _skip(reply, reply.index(",", end) + 1)
+            at = skip_blanks(reply, reply.index(",", end) + 1)
     except ValueError:
         return None
     return None
@@ -103,6 +103,7 @@ def _within(reply: str, low: int, high: int, after: int | None) -> ValuePlace | 
     return ValuePlace(start, end, "" if after is None else reply[end:after])
 
 
-def _skip(text: str, at: int) -> int:
+def skip_blanks(text: str, at: int) -> int:
+    """The place of the first character from `at` on that is no blank of JSON."""
     found = _BLANK.match(text, at)
     return at if found is None else found.end()

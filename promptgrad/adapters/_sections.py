@@ -42,6 +42,11 @@ def loose_body(body: str, *, fenced: bool) -> str:
     return body[:-3].rstrip() if fenced and body.endswith("```") else body
 
 
+def ends_in_fence(before: str) -> bool:
+    """Whether the last line before the first marker opens a code fence."""
+    return any(line.strip().startswith("```") for line in before.splitlines()[-1:])
+
+
 def opens_fence(before: str) -> bool:
     """Whether the last line before the first label, or the one above a blank rest, opens a code fence."""
     return before.rstrip().endswith("```") or before.rpartition("\n")[0].rstrip().endswith("```")
