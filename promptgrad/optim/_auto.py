@@ -8,6 +8,7 @@ from promptgrad._habits import refuses
 from promptgrad.autograd import Gradient
 from promptgrad.data import Example
 from promptgrad.lm import LM
+from promptgrad.optim._chain_arm import ChainArm
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import AUTO_HABITS
 from promptgrad.optim._search import Search
@@ -31,7 +32,7 @@ from promptgrad.search import (
     meet,
     pairs,
     reviser_for,
-    varied,
+    sift,
 )
 
 GAINS = {"text": 0.3, "demos": 0.15, "choice": 0.1, "merge": 0.03}
@@ -68,8 +69,14 @@ ENTRY = 12
 LEAST = 10
 """Validation runs without which a step is not worth its proposals, and the least that a pull costs."""
 
+ASKED = (1, 1, 2, 4)
+"""How many times `proposals` texts are written in a step, until one is right where its parent is wrong."""
+
+TRIED = (2, 3)
+"""Training examples that the parent fails on which such texts are tried, block by block."""
+
 FEW_RUNS = 250
-"""Runs of the program below which a budget pays for two texts of a place in a step, not for all."""
+"""Runs of the program below which a budget pays for two texts of a place in a step, not for all, and for no sifting."""
 
 
 class Auto(Search):
@@ -86,9 +93,11 @@ class Auto(Search):
        labels of those that were not run. The first visit of a candidate takes up to `rows` runs, fewer if the budget is
        small; each further visit adds some.
     2. *Candidates*. All texts of a step are written side by side, the first of a candidate at the temperature of the
-       LM, all others sampled and with a tip, so that no request is sent twice. From the start, demos are tried on two
-       of the new texts and without one. New candidates meet the incumbent on validation examples, block by block; those
-       that fall behind, or behind their best sibling, leave, and so does the worse half of the others.
+       LM, all others sampled and with a tip, so that no request is sent twice. With a budget of more than 250 runs
+       they are tried on five training examples that the candidate fails, and more are written, until one is right on
+       all five or 30 % of what is left is spent; the best `proposals` go on (`search.sift`). From the start, demos are
+       tried on two of the new texts and without one. New candidates meet the incumbent on validation examples, block by
+       block; those that fall behind, or behind their best sibling, leave, and so does the worse half of the others.
     3. *Promotion*. The best of those that kept up becomes the incumbent if it is more likely better than not. Where
        validation examples leave that open and the budget allows, both are run on all training examples that their demos
        do not show, which count as well, and serve as rows of the next proposal.
@@ -100,8 +109,9 @@ class Auto(Search):
     Whether the result is better than the start is decided by the trainer, on validation examples alone, which no writer
     ever sees. With `lm` a stronger model writes; it is worth it, as only a few calls of a hundred are its own.
 
-    Cost in `Trainer.fit`: for each step up to `rows` runs of the program on training examples, `proposals` LM calls for
-    each text that is rewritten, and runs on validation examples: most candidates leave after the first block of ten.
+    Cost in `Trainer.fit`: for each step up to `rows` runs of the program on training examples, one to eight times
+    `proposals` LM calls for writing and two to five runs for each text written, and runs on validation examples: most
+    candidates leave after the first block of ten.
     Source: ways are compared by what they paid as in a multi-armed bandit; for instructions see Lin et al. 2024, arXiv
     2310.02905 (INSTINCT), here by a rule without chance. Reflection on rows is that of GEPA (Agrawal et al. 2025,
     arXiv 2507.19457), with all rows instead of three; demos are drawn as in Khattab et al. 2023, arXiv 2310.03714.
@@ -187,11 +197,12 @@ class Auto(Search):
         texts = sum(kind.is_text for kind in kinds)
         per, most = plan.calls_per_example, 2 * max(self.proposals, 2) + 2
         steps = self.steps or STEPS
-        runs = steps * (self.rows + max(0, texts - 1) * self.rows + 4 * plan.train)
+        written = self.proposals * sum(ASKED) * (texts > 0)
+        runs = steps * (self.rows + max(0, texts - 1) * self.rows + 4 * plan.train + sum(TRIED) * written)
         phases = {
             "runs on training examples": runs * per,
             "critiques": runs * per * max(1, texts) * (texts > 1),
-            "proposals": 2 * steps * texts * self.proposals,
+            "proposals": steps * (2 * texts * self.proposals + written),
             "meetings": steps * (1 + most) * plan.val * per,
         }
         return [(name, calls, False) for name, calls in phases.items() if calls]
@@ -213,7 +224,8 @@ class Course:
         )
         runs = session.runs_left()
         self.first = min(auto.rows, max(auto.batch_size, _whole(LOOK * runs, auto.rows)))
-        self.proposals = auto.proposals if runs >= FEW_RUNS else min(2, auto.proposals)
+        self.sifts = runs >= FEW_RUNS
+        self.proposals = auto.proposals if self.sifts else min(2, auto.proposals)
         demos = session.places(("is_demos",))
         reviser = None if session.critic is not None else reviser_for(session, self.texts, auto.lm)
         self.writers: list[Arm] = []
@@ -229,6 +241,7 @@ class Course:
         self.arms += [ChoiceArm(place, gain=GAINS["choice"]) for place in session.places(("has_options",))]
         self.arms += [MergeArm(session.places(auto.kinds), gain=GAINS["merge"])]
         self.trained: dict[str, Measured] = {}
+        self.sifted = set[str]()
         self.idle = self.dry = 0
 
     # -- a step -------------------------------------------------------------------------------------------------
@@ -260,7 +273,7 @@ class Course:
         seen, bases = {session.base.key}, [parent]
         for arm in arms:
             if arm in self.writers:
-                found = await arm.make(step, parent, self.proposals)
+                found = await self.written(step, parent, arm)
             else:
                 found = [one for base in bases for one in await arm.make(step, base, -(-2 // len(bases)))]
             made[arm] = [one for one in found if one.key not in seen and session.standings.of(one) is None]
@@ -268,6 +281,24 @@ class Course:
             if arm in self.writers and parent is session.base:
                 bases = [*made[arm][:1], parent, *made[arm][1:2]]
         return made
+
+    async def written(self, step: Step, parent: Candidate, arm: Arm) -> list[Candidate]:
+        """New texts: the best by training examples that their parent fails, see `sift`."""
+        session, before = self.session, self.trained.get(parent.key)
+        if before is None or not self.sifts or isinstance(arm, ChainArm):
+            return await arm.make(step, parent, self.proposals)
+
+        async def ask(number: int, count: int) -> list[Candidate]:
+            made = await arm.make(step.part(f"again/{number}") if number else step, parent, count)
+            made = [one for one in made if one.key not in self.sifted]
+            self.sifted.update(one.key for one in made)
+            return made
+
+        before = before.without(self.leaked(parent))
+        scope, count = step.scope("sift"), self.proposals
+        kept = await sift(session, ask, before, scope=scope, count=count, rounds=ASKED, blocks=TRIED)
+        self.sifted -= {one.key for one in kept}
+        return kept
 
     def entering(self, made: Mapping[Arm, Sequence[Candidate]]) -> dict[Arm, list[Candidate]]:
         """As many of the candidates, by turns of the arms, as the budget pays for beside one full measurement."""
@@ -395,36 +426,6 @@ class Course:
         for one in self.session.standings.posterior():
             if one.gain > 0:
                 self.session.offer(one.measured)
-
-
-class ChainArm(Arm):
-    """Rewrites all texts in the order of the program, each from runs under those rewritten before it.
-
-    What a step must pass on gains nothing before a later one uses it, so both have to change at once.
-
-    Args:
-        course: The search, which runs candidates.
-        gain: As for `Arm`.
-    """
-
-    def __init__(self, course: Course, *, gain: float) -> None:
-        super().__init__("all texts", gain=gain)
-        self.course = course
-
-    async def make(self, step: Step, parent: Candidate, count: int) -> list[Candidate]:
-        """One candidate."""
-        current, rewriter = parent, self.course.rewriter
-        for number, place in enumerate(self.course.texts):
-            if number and current is not parent:
-                await self.course.observe(step, current, f"chain/{number}")
-            evidence = rewriter.evidence(step.session, current, place)
-            if not evidence.rows:
-                continue
-            asked = varied([evidence], 1, rewriter.numbered(current, [evidence], 1))
-            edit = next(iter(await rewriter.rewrite(step.part(f"chain/{number}"), asked)), None)
-            if edit is not None and edit.passed:
-                current = current.child(edit.values, f"{step.name}, {self.name}")
-        return [] if current is parent else [current]
 
 
 def _whole(number: float, most: int) -> int:

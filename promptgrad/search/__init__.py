@@ -103,6 +103,7 @@ __all__ = [
     "rows_of",
     "show_value",
     "side_by_side",
+    "sift",
     "sight",
     "size_of",
     "swapped",
@@ -149,6 +150,7 @@ if TYPE_CHECKING:
     from promptgrad.search._rules import Rules
     from promptgrad.search._session import Session
     from promptgrad.search._side_by_side import in_order, side_by_side
+    from promptgrad.search._sift import sift
     from promptgrad.search._sight import sight
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
@@ -260,6 +262,7 @@ else:
         "rows_of": "_row",
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",
+        "sift": "_sift",
         "sight": "_sight",
         "size_of": "_candidate",
         "swapped": "_token_swaps",

@@ -54,6 +54,23 @@ class TestInTheTrainer:
         assert set(made["step 0, 8 demos"]) == {"instruction", "demos"}
         assert set(made["step 0, 4 demos"]) == {"demos"}
 
+    @pytest.mark.parametrize(("calls", "asked"), [(600, [3, 3, 6, 12]), (200, [2])])
+    def test_a_writer_is_asked_again_while_its_texts_gain_nothing_if_the_budget_is_large(self, tmp_path, calls, asked):
+        replies = {
+            "answer": "?",
+            "analysis": "",
+            "new_instruction": lambda inputs: f"Do it like {inputs['tip'] or 'so'}",
+        }
+        model = nn.Predict("word -> answer", instruction="Do it.").to(lm.FunctionLM(Fields(**replies), name="idle"))
+        rows = [Example(word=f"w{n}", answer=f"v{n}").with_inputs("word") for n in range(60)]
+        optimizer = optim.Auto(model.parameters(), steps=1, demos=())
+        options = {"metric": pg.metrics.exact_match, "seed": 5, "budget": run.Budget(calls=calls), "progress": False}
+        result = pg.Trainer(model, optimizer, run_dir=tmp_path / "run", **options).fit(rows[:20], rows[20:])
+        made = [event["variant"] for event in events(tmp_path / "run", "proposal")]
+        assert made == list(range(sum(asked)))
+        assert len(events(tmp_path / "run", "sift")) == (len(asked) > 1)
+        assert not result.shipped
+
     def test_a_budget_of_calls_ends_it_and_no_plateau(self, world):
         def cold(example, output):
             return float(len(example.text) % 3 == 0)
