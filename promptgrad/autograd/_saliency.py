@@ -83,7 +83,8 @@ async def asaliency(loss: Loss, parameter: Parameter) -> Saliency:
     multiplied by these embeddings, and summed over the replies of the loss, over the places where the text stands, and
     over the tokens of each word. Of a loss of right replies (`nn.NLLLoss`) it is the gradient of its value; of a scored
     loss that of the surrogate that `backward` gives to the weights: the likelihood of the sampled replies times their
-    advantages, so it takes rollouts that differ, `model.map(batch, n=4)`, and traces, `lm.requires_grad_()`. Call it
+    advantages, so it takes rollouts that differ, `model.map(batch, n=4)`, and traces, `lm.requires_grad_()`. That one
+    reaches every module of the runs, also one whose outputs have no label and are the input of others. Call it
     before `loss.backward()`, which frees the record. No `.grad` changes.
 
     The text is looked for in what all calls share, instruction and demos, apart from the inputs of the call; white

@@ -112,6 +112,41 @@ def test_of_scored_runs_it_is_the_derivative_of_the_surrogate():
         autograd.saliency(loss, model.instruction)
 
 
+class Chain(nn.Module):
+    def __init__(self, local):
+        super().__init__()
+        self.pick = nn.Predict("text -> reasoning", instruction="say a word").to(local)
+        self.tell = nn.Predict("text -> answer", instruction="name a property").to(local)
+
+    def forward(self, text):
+        return self.tell(text=self.pick(text=text).reasoning)
+
+
+def test_scored_runs_reach_the_words_of_a_module_whose_outputs_have_no_label():
+    """Below another module, whose reply alone is judged: the likelihood of its own replies, by how the runs ended."""
+    shared = lm.pocket(temperature=1.5)
+    local = shared.with_model(copy.deepcopy(shared.model), "mine").requires_grad_()
+    train = pocket.task("color-of-last").split(3, 2, 2)[0]
+    model = Chain(local)
+    loss = nn.MetricLoss(lambda example, output: len(set(str(output.answer))) / 100)(model.map(train, n=4), train)
+    rows = [row for row in loss.rows if row.error is None]
+    own = [[other.score for other in rows if other.example_id == row.example_id] for row in rows]
+    known = [(row.score - sum(each) / len(each), row.tape.nodes) for row, each in zip(rows, own, strict=True)]
+    assert sum(bool(advantage) for advantage, _ in known) > 1
+    for path, asked in (("pick", model.pick), ("tell", model.tell)):
+        told = [(a, next(n for n in nodes if n.path == path).weight_traces[0]) for a, nodes in known]
+
+        def surrogate(told=told):
+            return -sum(a * type(trace).log_likelihoods([trace])[0] for a, trace in told)
+
+        saliency = autograd.saliency(loss, asked.instruction)
+        assert saliency.replies == sum(bool(advantage) for advantage, _ in known)
+        start = places_of(local, str(asked.instruction).split()[0], told[0][1].prompt_ids)[0]
+        for number, word in enumerate(saliency.words):
+            assert word.attribution == close(derivative(local, surrogate, [start + number]))
+        assert max(abs(word.attribution) for word in saliency.words) > 1e-3
+
+
 def test_the_words_of_the_embedded_model_and_how_they_are_shown():
     task = pocket.task("last")
     train = task.split(8, 4, 4)[0]
