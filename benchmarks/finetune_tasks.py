@@ -14,13 +14,17 @@ those of the writer counted. The score is that of the program which ships.
 
 Stall (`STALL`): a program that knows a part of its task. Training on its successes (`finetune.sft` with a metric) from
 greedy runs of as many examples as there are runs ("sft-greedy"), or from sampled ones, several of each example
-("sft-sampled"), and `finetune.grpo`, each with `--rollouts` runs of the program.
+("sft-sampled"), on the best sampled runs of each example, right or not ("sft-best"), and `finetune.grpo`, each with
+`--rollouts` runs of the program. In `each-color` and the like a program says the color of each of six words, one call
+for each, from an instruction that says no more than that a property is wanted; its score is the share of right ones,
+and a run is right where all six are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import time
 import warnings
@@ -33,14 +37,15 @@ from _study import numbers, options, read, study
 from bench_optimizers import interval, markdown
 
 TASKS = ("label-map-color", "count-fruit", "color-of-odd")
-STALL = ("largest",)
+STALL = ("each-color", "each-size", "each-place")
 TOGETHER = ("prompts", "weights", "p -> w")
-AFTER = ("sft-greedy", "sft-sampled", "grpo")
-PAIRS = (("p -> w", "prompts"), ("p -> w", "weights"), ("grpo", "sft-greedy"), ("grpo", "sft-sampled"))
+AFTER = ("sft-greedy", "sft-sampled", "sft-best", "grpo")
+PAIRS = (("p -> w", "prompts"), ("p -> w", "weights"), *(("grpo", method) for method in AFTER[:-1]))
 DEFAULT_OUT = Path(__file__).resolve().parent / "results" / "finetune_tasks.jsonl"
 
 TRAIN, VAL = 64, 40
 SAMPLES = 8  # runs of one example, where replies are sampled
+EACH = 6  # words of a text of `each-...`
 STEPS, BATCH = 32, 16  # of a training on successes
 
 Run = tuple[str, str, int, int, int]  # method, task, seed, budget or rollouts, fresh rows
@@ -92,13 +97,69 @@ def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict
     }
 
 
+class Each:
+    """A task of `each-...`: one word after the other, and the share of right answers.
+
+    Args:
+        name: Its name: `each-` and a property of things.
+        seed: Draws the texts.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        from promptgrad.data import pocket
+
+        self.task = pocket.task(name.removeprefix("each-"), seed=seed)
+        self.name, self.seed = name, seed
+
+    def program(self) -> Any:
+        """One call for each word, on a model of its own."""
+        from promptgrad import nn
+
+        class Program(nn.Module):
+            def __init__(self, say: Any) -> None:
+                super().__init__()
+                self.say = say
+
+            def forward(self, text: str) -> Any:
+                return " ".join(str(self.say(text=word).answer) for word in text.split())
+
+        return Program(made(self.task, "partial"))
+
+    def metric(self, example: Any, output: Any) -> float:
+        """The share of right answers."""
+        right, said = example.answer.split(), str(output).split()
+        return sum(a == b for a, b in zip(right, said, strict=False)) / max(len(right), len(said))
+
+    def split(self, train: int, val: int, test: int) -> tuple[list[Any], list[Any], list[Any]]:
+        """Texts of six things each; no text occurs twice."""
+        from promptgrad.data import Example, pocket
+
+        shown = pocket.task("reverse", seed=self.seed).split(400, 1, 1)[0]
+        things = sorted({word for example in shown for word in example.text.split()})
+        draw, found = random.Random(f"{self.name} {self.seed}"), dict[str, Any]()
+        while len(found) < train + val + test:
+            words = draw.sample(things, EACH)
+            answer = " ".join(self.task.op.solve({"text": [word]}).answer[0] for word in words)
+            found[" ".join(words)] = Example(text=" ".join(words), answer=answer).with_inputs("text")
+        rows = list(found.values())
+        return rows[:train], rows[train : train + val], rows[train + val :]
+
+
+def best(found: Any) -> Any:
+    """Of the runs of each example the best ones, if they are better than others."""
+    scores: dict[str, list[float]] = {}
+    for sample in found:
+        scores.setdefault(sample.example_id, []).append(sample.score)
+    return found.filter(lambda one: min(scores[one.example_id]) < one.score == max(scores[one.example_id]))
+
+
 def after(method: str, task: Any, seed: int, rollouts: int, fresh: int) -> dict[str, Any]:
     """Train the weights on successes, or by policy gradient, with as many runs of the program."""
     import promptgrad as pg
     from promptgrad import finetune
 
     train, _, test = task.split(rollouts, 1, fresh)
-    program = made(task, "partial")
+    program = task.program() if isinstance(task, Each) else made(task, "partial")
     start = score(program, test, task)
     few = train[: rollouts // SAMPLES]
     if method == "grpo":
@@ -113,16 +174,24 @@ def after(method: str, task: Any, seed: int, rollouts: int, fresh: int) -> dict[
             seed=seed,
             progress=False,
         )
-    else:
-        sampled: dict[str, Any] = {"teacher": pg.lm.pocket(temperature=1.0), "n": SAMPLES}
-        how = sampled if method == "sft-sampled" else {}
-        data = few if method == "sft-sampled" else train
-        result = finetune.sft(
-            program, data, metric=task.metric, steps=STEPS, batch_size=BATCH, seed=seed, progress=False, **how
-        )
-    got: Any = result.collected
-    right = mean(got.rewards) if method == "grpo" else got.right / got.runs
-    return {"start": start, "score": score(result.program, test, task), "spent": got.runs, "right": right}
+        runs: Any = result.collected
+        return {
+            "start": start,
+            "score": score(result.program, test, task),
+            "spent": runs.runs,
+            "right": mean(runs.rewards),
+        }
+    how: dict[str, Any] = {} if method == "sft-greedy" else {"teacher": pg.lm.pocket(temperature=1.0), "n": SAMPLES}
+    if method == "sft-best":
+        how["threshold"] = 0.0
+    got = finetune.collect(program, train if method == "sft-greedy" else few, task.metric, **how)
+    samples = best(got) if method == "sft-best" else got
+    right = len(samples) / len(got) if method == "sft-best" else got.right / got.runs  # the share of what is learned
+    found = {"start": start, "score": start, "spent": got.runs, "right": right, "samples": len(samples)}
+    if samples:  # else there is nothing to learn
+        tuned = finetune.sft(program, samples, steps=STEPS, batch_size=BATCH, seed=seed, progress=False)
+        found["score"] = score(tuned.program, test, task)
+    return found
 
 
 def one_run(run: Run) -> list[dict[str, Any]]:
@@ -137,7 +206,8 @@ def one_run(run: Run) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         do = together if method in TOGETHER else after
-        found = do(method, pocket.task(name, seed=seed), seed, budget, fresh)
+        task = Each(name, seed) if name.startswith("each-") else pocket.task(name, seed=seed)
+        found = do(method, task, seed, budget, fresh)
     found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     clock = {"seconds": round(time.monotonic() - began, 1), "cpu": round(time.process_time() - busy, 1)}
     return [{"task": name, "method": method, "seed": seed, "budget": budget, "fresh": fresh, **found, **clock}]

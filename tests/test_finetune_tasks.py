@@ -25,10 +25,28 @@ def line(task, method, seed, score):
 def test_runs_are_as_many_and_of_the_same_program(study, monkeypatch):
     monkeypatch.setattr(study, "STEPS", 2)
     lines = [study.one_run((method, "largest", 1000, 32, 8))[0] for method in study.AFTER]
-    assert [each["spent"] for each in lines] == [32, 32, 32]
+    assert [each["spent"] for each in lines] == [32] * 4
     assert len({each["start"] for each in lines}) == 1
     assert all(0 < each["right"] < 1 for each in lines)
     json.dumps(lines)
+
+
+def test_a_program_of_six_calls_whose_runs_are_never_wholly_right(study, monkeypatch):
+    monkeypatch.setattr(study, "STEPS", 2)
+    greedy, sampled, best, grpo = (
+        study.one_run((method, "each-color", 1000, 32, 8))[0]
+        for method in ("sft-greedy", "sft-sampled", "sft-best", "grpo")
+    )
+    assert [each["spent"] for each in (greedy, sampled, best, grpo)] == [32] * 4
+    assert len({each["start"] for each in (greedy, sampled, best, grpo)}) == 1
+    for line in (greedy, sampled):
+        assert (line["right"], line["samples"], line["score"]) == (0, 0, line["start"])
+    assert 0 < best["samples"] < 32 * study.EACH
+    task = study.Each("each-color", 1000)
+    train, val, test = task.split(20, 1, 20)
+    assert len({row.text for row in (*train, *val, *test)}) == 41
+    assert task.metric(train[0], train[0].answer) == 1
+    assert task.metric(train[0], "grey") <= 1 / study.EACH
 
 
 def test_prompts_and_weights_share_one_budget(study, monkeypatch):
