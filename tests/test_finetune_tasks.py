@@ -34,14 +34,14 @@ def test_runs_are_as_many_and_of_the_same_program(study, monkeypatch):
 def test_a_program_of_six_calls_whose_runs_are_never_wholly_right(study, monkeypatch):
     monkeypatch.setattr(study, "STEPS", 2)
     greedy, sampled, best, grpo = (
-        study.one_run((method, "each-color", 1000, 32, 8))[0]
+        study.one_run((method, "each-color", 1000, 16, 4))[0]
         for method in ("sft-greedy", "sft-sampled", "sft-best", "grpo")
     )
-    assert [each["spent"] for each in (greedy, sampled, best, grpo)] == [32] * 4
+    assert [each["spent"] for each in (greedy, sampled, best, grpo)] == [16] * 4
     assert len({each["start"] for each in (greedy, sampled, best, grpo)}) == 1
     for line in (greedy, sampled):
         assert (line["right"], line["samples"], line["score"]) == (0, 0, line["start"])
-    assert 0 < best["samples"] < 32 * study.EACH
+    assert 0 < best["samples"] < 16 * study.EACH
     task = study.Each("each-color", 1000)
     train, val, test = task.split(20, 1, 20)
     assert len({row.text for row in (*train, *val, *test)}) == 41
