@@ -18,7 +18,6 @@ TURN_ENDS = (
 TURN_BEGINNINGS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")
 """The special tokens that end a turn, and those that begin one, in the dialects of models."""
 _END_OF_TURN = f"(?:{'|'.join(map(re.escape, TURN_ENDS))})"
-_AT_THE_END = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}(?:\s*{_END_OF_TURN})*\s*\Z")
 _GOES_ON = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:{'|'.join(map(re.escape, TURN_BEGINNINGS))})")
 _CALL = re.compile(
     r"\s*(?:<tool_calls?>|<function=|<function_calls?>|<\|python_tag\|>|<\|tool_calls?|"
@@ -33,10 +32,36 @@ def without_end_of_turn(text: str) -> str:
     goes_on = _GOES_ON.search(text)
     if goes_on is not None:
         return text[: goes_on.start()]
-    end = _AT_THE_END.search(text)
-    if end is None or not text[: end.start()].strip() or (end[0].strip() == "</s>" and "<s>" in text):
+    start = _ends_at(text)
+    if start is None or not text[:start].strip() or (text[start:].strip() == "</s>" and "<s>" in text):
         return text
-    return text[: end.start()]
+    return text[:start]
+
+
+def _ends_at(text: str) -> int | None:
+    """Where the tokens begin with which a text ends; None if there are none. Read from its end, in linear time.
+
+    The first of them stands right behind the text, or in a line of its own.
+    """
+    starts, end = [], _before_spaces(text, len(text))
+    while text.endswith(TURN_ENDS, 0, end):
+        end -= len(next(token for token in TURN_ENDS if text.endswith(token, 0, end)))
+        starts.append(end)
+        end = _before_spaces(text, end)
+    for start in reversed(starts):
+        line = _before_spaces(text, start, " \t")
+        if line == start and start and not text[start - 1].isspace():
+            return start
+        if line and text[line - 1] == "\n":
+            return line - 1
+    return None
+
+
+def _before_spaces(text: str, end: int, spaces: str = "") -> int:
+    """The place of the end of a text without the spaces before it."""
+    while end and (text[end - 1] in spaces if spaces else text[end - 1].isspace()):
+        end -= 1
+    return end
 
 
 def unmarked(text: str, name: str) -> str:
