@@ -24,6 +24,7 @@ def test_auto_expects_more_the_more_is_trained_and_the_more_steps_it_takes():
     assert "critiques" not in one, "where one text is trained, nobody divides the blame"
     assert one["proposals"] == 4 * 3 * (2 + 8), "a writer is asked up to eight times as often until a text is right"
     assert three["proposals"] == 4 * 3 * (3 * 2 + 8)
+    assert one["runs on training examples"] == 2 * 4 * (24 + 4 * 10 + 3 * 8 * 5), "5 rows of each of these texts"
     assert three["critiques"] == 3 * three["runs on training examples"]
     assert three["meetings"] == one["meetings"]
     assert {name: 2 * calls for name, calls in three.items()} == longer
