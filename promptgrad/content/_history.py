@@ -189,7 +189,12 @@ def _spoken(role: Any, content: Any) -> Turn:
     if isinstance(content, str):
         return Turn(role, content)
     parts = content if isinstance(content, (list, tuple)) else (content,)
-    return Turn(role, tuple(_restored(part) for part in parts))
+    return Turn(role, tuple(_text(part) for part in parts))
+
+
+def _text(part: Any) -> Any:
+    """A part of a turn; one of a message that is text alone is the text."""
+    return part.text if getattr(part, "kind", "") == "text" and isinstance(part.text, str) else _restored(part)
 
 
 def restored(form: Any) -> Any:

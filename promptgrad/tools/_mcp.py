@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
 from promptgrad.adapters import Tool
-from promptgrad.errors import ToolServerError, ToolTimeoutError
+from promptgrad.errors import ToolError, ToolServerError, ToolTimeoutError
+from promptgrad.lm import Message
 from promptgrad.tools._mcp_connection import MOST_PAGES, Connection, ConnectionEnded
-from promptgrad.tools._mcp_result import content_of, description_of, names_for, resource_words, value_of
+from promptgrad.tools._mcp_result import (
+    content_of,
+    description_of,
+    messages_of,
+    names_for,
+    prompt_words,
+    resource_words,
+    unfit_prompt,
+    value_of,
+    worded,
+)
 from promptgrad.tools._mcp_server import ServerPlace, load_sdk
 
 if TYPE_CHECKING:
@@ -150,6 +161,40 @@ class MCPTools:
         return await aio.on_transport(self._read, uri)
 
     read = aio.blocking(aread)
+
+    async def aprompts(self) -> dict[str, str]:
+        """The prompts that the server offers, as far as it lists them: arguments and what each is for, by its name.
+
+        Cost: no LM call.
+
+        Raises:
+            ToolServerError: It is not open, or ended and cannot be started again.
+            ToolError: It has no prompts, or does not keep to the protocol.
+        """
+        return await aio.on_transport(self._prompts)
+
+    prompts = aio.blocking(aprompts)
+
+    async def aprompt(self, name: str, /, **arguments: Any) -> list[Message]:
+        """A prompt of the server, filled in, as messages: for a language model, or the turns of a `pg.History`.
+
+        `model(server.prompt("review", code=text))` answers it; `pg.History(server.prompt(...))` is the earlier turns of
+        a program. The server's words are those of a user or an assistant, never the instruction of a program.
+
+        Cost: no LM call.
+
+        Args:
+            name: The prompt, one of `prompts()`.
+            **arguments: What it is filled in with. The protocol knows texts; other values are written as JSON.
+
+        Raises:
+            ToolServerError: It is not open, or ended and cannot be started again.
+            ToolTimeoutError: It did not answer in time.
+            ToolError: It does not know the prompt, lacks an argument, or does not keep to the protocol.
+        """
+        return await aio.on_transport(self._prompt, name, arguments)
+
+    prompt = aio.blocking(aprompt)
 
     async def aopen(self) -> Toolset:
         """Start the server, or reach it, and list its tools; where it is open, nothing happens."""
@@ -290,11 +335,29 @@ class MCPTools:
         return result
 
     async def _resources(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        return {str(one.uri): resource_words(one) for one in await self._pages("resources")}
+
+    async def _prompts(self) -> dict[str, str]:
+        return {one.name: prompt_words(one) for one in await self._pages("prompts")}
+
+    async def _prompt(self, name: str, arguments: Mapping[str, Any]) -> list[Message]:
+        given = {key: worded(value) for key, value in arguments.items()}
+        try:
+            return messages_of(await self._in_time(lambda client: client.get_prompt(name, given), name))
+        except (ToolTimeoutError, ToolServerError):
+            raise
+        except ToolError as error:  # few servers say what is wrong with what was asked
+            if fault := unfit_prompt(await self._pages("prompts"), name, given):
+                raise ToolError(fault, tool=name) from error
+            raise
+
+    async def _pages(self, what: str) -> list[Any]:
+        """All that the server lists of one kind, "resources" or "prompts"."""
+        found: list[Any] = []
         cursor: str | None = None
         for _ in range(MOST_PAGES):
-            page = await self._in_time(partial(_list_resources, cursor), "resources")
-            found.update({str(one.uri): resource_words(one) for one in page.resources})
+            page = await self._in_time(partial(_list_page, what, cursor), what)
+            found += getattr(page, what)
             cursor = page.next_cursor
             if cursor is None:
                 break
@@ -327,8 +390,8 @@ class MCPTools:
         return f"MCPTools({self.name!r}, {self._server!r}, {state}{closed})"
 
 
-async def _list_resources(cursor: str | None, client: Any) -> Any:
-    return await client.list_resources(cursor=cursor)
+async def _list_page(what: str, cursor: str | None, client: Any) -> Any:
+    return await getattr(client, f"list_{what}")(cursor=cursor)
 
 
 class MCPCall:

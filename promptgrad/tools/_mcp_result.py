@@ -10,6 +10,7 @@ from typing import Any
 
 from promptgrad.content import Audio, File, Image
 from promptgrad.errors import ToolError
+from promptgrad.lm import Message, TextPart
 
 MAX_DESCRIPTION = 10_000
 """Characters of the description of a foreign tool that a model is shown."""
@@ -92,6 +93,46 @@ def _file(data: str, media_type: str) -> Any:
 def resource_words(resource: Any) -> str:
     """What a server says of a resource, in a line."""
     return ": ".join(str(text) for text in (resource.title or resource.name, resource.description) if text)
+
+
+def prompt_words(prompt: Any) -> str:
+    """What a server says of a prompt, in a line, after its arguments: as `(code, style=...): Review code`."""
+    arguments = ", ".join(one.name if one.required else f"{one.name}=..." for one in prompt.arguments or ())
+    said = [str(text) for text in (prompt.title, prompt.description) if text]
+    return ": ".join([f"({arguments})", *said])
+
+
+def unfit_prompt(prompts: Iterable[Any], name: str, given: Iterable[str]) -> str:
+    """What is wrong with asking for a prompt with these arguments; empty where nothing is seen."""
+    known = {one.name: one for one in prompts}
+    if name not in known:
+        return f"the server has no prompt {name!r}: there are {', '.join(known) or 'none'}"
+    arguments = known[name].arguments or ()
+    missing = [one.name for one in arguments if one.required and one.name not in given]
+    strange = [one for one in given if one not in {argument.name for argument in arguments}]
+    faults = [f"lacks {one!r}" for one in missing] + [f"has no argument {one!r}" for one in strange]
+    return f"the prompt {name!r} {' and '.join(faults)}: it is {name}{prompt_words(known[name])}" if faults else ""
+
+
+def worded(value: Any) -> str:
+    """An argument of a prompt as the protocol has them: a text as it is, anything else as JSON."""
+    return str.__str__(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def messages_of(result: Any) -> list[Message]:
+    """The messages of a prompt of the SDK, one for each run of blocks of one side."""
+    found: list[tuple[str, list[Any]]] = []
+    for one in result.messages:
+        if not found or found[-1][0] != one.role:
+            found.append((one.role, []))
+        found[-1][1].extend(_parts([one.content]))
+    return [Message(role, _content(parts)) for role, parts in found]
+
+
+def _content(parts: list[Any]) -> Any:
+    if all(isinstance(part, str) for part in parts):
+        return "\n\n".join(parts)
+    return tuple(TextPart(part) if isinstance(part, str) else part for part in parts)
 
 
 def names_for(tools: Iterable[Any], prefix: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shlex
@@ -139,6 +140,7 @@ class ServerAddress:
     url: str
     headers: Mapping[str, str]
     max_bytes: int
+    auth: Any = None
 
     @property
     def label(self) -> str:
@@ -154,6 +156,7 @@ class ServerAddress:
         async with (
             httpx2.AsyncClient(
                 headers={"Accept-Encoding": "identity", **self.headers},
+                auth=_authorizing(self.auth),
                 event_hooks={"response": [partial(_bound, self.max_bytes)]},
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own time
                 trust_env=not here,  # no proxy of the environment knows this machine
@@ -209,15 +212,54 @@ def process_of(
     return ServerProcess(parts, dict(env or {}), None if cwd is None else os.fspath(cwd), max_bytes)
 
 
-def address_of(url: str, headers: Mapping[str, str], max_bytes: int) -> ServerAddress:
+def address_of(url: str, headers: Mapping[str, str], max_bytes: int, auth: Any = None) -> ServerAddress:
     """A server at an address.
 
     Raises:
-        ValueError: It is not an address of http or https.
+        ValueError: It is not an address of http or https, or the header Authorization is there beside `auth`.
+        TypeError: `auth` is neither a text, nor a function, nor an `Auth` of httpx2.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"url= is an address such as 'http://127.0.0.1:8000/mcp', not {url!r}")
-    return ServerAddress(url, dict(headers), max_bytes)
+    if auth is not None:
+        if any(name.lower() == "authorization" for name in headers):
+            raise ValueError("auth= writes the header Authorization, which is in headers= too: pass one of them")
+        if not (isinstance(auth, str) or callable(auth) or hasattr(auth, "async_auth_flow")):
+            raise TypeError(
+                "auth= is a token, a function that gives one, or a provider such as "
+                f"mcp.client.auth.OAuthClientProvider, not {type(auth).__name__}"
+            )
+    return ServerAddress(url, dict(headers), max_bytes, auth)
+
+
+def _authorizing(auth: Any) -> Any:
+    """How requests get their token: as httpx2 and the SDK have it."""
+    if auth is None or hasattr(auth, "async_auth_flow"):
+        return auth
+    import httpx2
+
+    class Bearer(httpx2.Auth):  # type: ignore[misc]
+        """A token in the header of each request; where a function gives it, a refused one is asked for once more."""
+
+        async def async_auth_flow(self, request: Any) -> AsyncIterator[Any]:
+            request.headers["Authorization"] = f"Bearer {await _token(auth)}"
+            response = yield request
+            if response.status_code == 401 and callable(auth):
+                request.headers["Authorization"] = f"Bearer {await _token(auth)}"
+                yield request
+
+    return Bearer()
+
+
+async def _token(auth: Any) -> str:
+    """The token, of a function too, which may block."""
+    if isinstance(auth, str):
+        return auth
+    token = auth() if aio.is_coroutine_function(auth) else await aio.in_thread(auth)
+    token = await token if inspect.isawaitable(token) else token
+    if not isinstance(token, str):
+        raise TypeError(f"the function of auth= gives a token, a text, and gave a {type(token).__name__}")
+    return token
 
 
 def load_sdk() -> Any:

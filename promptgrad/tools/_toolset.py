@@ -66,6 +66,7 @@ class Toolset(tuple[Tool, ...]):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         headers: Mapping[str, str] | None = None,
+        auth: Any = None,
         name: str = "",
         timeout: float = 60.0,
         restarts: int = 3,
@@ -90,7 +91,10 @@ class Toolset(tuple[Tool, ...]):
             url: The server's address, for streamable HTTP, in place of a command.
             env: Environment variables of the process, beside the few that are safe to pass on (PATH, HOME, ...).
             cwd: Its working directory.
-            headers: Headers of each request to an address, such as `{"Authorization": "Bearer ..."}`.
+            headers: Headers of each request to an address, such as `{"X-Team": "blue"}`.
+            auth: Who asks at an address: a token, which is sent as `Authorization: Bearer ...`; a function, plain or
+                `async`, that gives the token of each request, and once more where it is refused; or a provider of
+                the official SDK for OAuth, such as `mcp.client.auth.OAuthClientProvider`, whose login has `timeout`.
             name: Name of the server, for people and errors; by default its own.
             timeout: Seconds that a call may take, and the start.
             restarts: How often in a row a server that ended is started anew or reached again by the next call, without
@@ -100,8 +104,8 @@ class Toolset(tuple[Tool, ...]):
             **options: `prefix`, `max_chars` or `trainable`, as for `Toolset`.
 
         Raises:
-            ValueError: There is no command and no address, or both.
-            TypeError: An option is unknown.
+            ValueError: There is no command and no address, or both, or the header Authorization and `auth`.
+            TypeError: An option is unknown, or `auth` is none of these.
         """
         from promptgrad.tools._mcp import MCPTools
         from promptgrad.tools._mcp_server import address_of, process_of
@@ -112,13 +116,13 @@ class Toolset(tuple[Tool, ...]):
             raise ValueError(f"max_bytes is the most bytes of a message, at least 1, not {max_bytes}")
         server: ServerPlace
         if command is not None:
-            if headers:
-                raise ValueError("headers= belong to url=: a process gets env=")
+            if headers or auth is not None:
+                raise ValueError("headers= and auth= belong to url=: a process gets env=")
             server = process_of(command, env, cwd, max_bytes)
         else:
             if env or cwd:
                 raise ValueError("env= and cwd= belong to command=: an address gets headers=")
-            server = address_of(str(url), headers or {}, max_bytes)
+            server = address_of(str(url), headers or {}, max_bytes, auth)
         return MCPTools(server, cls, name=name, timeout=timeout, restarts=restarts, options=options)
 
     @property

@@ -1,12 +1,15 @@
 """A server of tools, written with the official SDK: on stdin and stdout, or with "http" on a free port of loopback."""
 
 import asyncio
+import base64
 import os
 import socket
 import sys
 
 import pydantic
 from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.prompts.base import AssistantMessage, UserMessage
+from mcp_types import ImageContent
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 server = MCPServer("lab", log_level="CRITICAL")
@@ -78,6 +81,13 @@ def today() -> str:
 @server.resource("picture://dot", mime_type="image/png")
 def dot() -> bytes:
     return PNG
+
+
+@server.prompt()
+def review(code: str, style: str = "short") -> list[UserMessage | AssistantMessage]:
+    """Review code."""
+    picture = ImageContent(type="image", data=base64.b64encode(PNG).decode(), mime_type="image/png")
+    return [UserMessage(f"Review, {style}:"), UserMessage(picture), AssistantMessage("Gladly."), UserMessage(code)]
 
 
 @server.tool()

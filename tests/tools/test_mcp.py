@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 import os
 import pickle
 import subprocess
@@ -258,6 +259,52 @@ class TestResources:
             odd["who"].function.owner.resources()
 
 
+class TestPrompts:
+    def test_they_are_listed_and_filled_in_and_are_messages_and_turns(self):
+        server = pg.Toolset.from_mcp(LAB)
+        with server:
+            assert server.prompts() == {"review": "(code, style=...): Review code."}
+            messages = server.prompt("review", code="x = 1", style=["plain", 2])
+            first = ("user", (pg.lm.TextPart('Review, ["plain", 2]:'), pg.Image(PNG)))
+            assert [(one.role, one.content) for one in messages] == [
+                first,
+                ("assistant", "Gladly."),
+                ("user", "x = 1"),
+            ]
+            model = pg.lm.FunctionLM(lambda asked: f"{len(asked)}: {asked[-1].text}", name="m")
+            assert model(messages).text == "3: x = 1"
+            with pytest.raises(
+                ToolError, match=r"lacks 'code' and has no argument 'c': it is review\(code, style=...\)"
+            ):
+                server.prompt("review", c="red")
+            with pytest.raises(ToolError, match="the server has no prompt 'nothing': there are review"):
+                server.prompt("nothing")
+        with pytest.raises(ToolServerError, match="is closed"):
+            server.prompts()
+
+    def test_they_are_earlier_turns_of_a_program(self):
+        with (server := pg.Toolset.from_mcp(LAB)):
+            history = pg.History(server.prompt("review", code="x = 1"))
+        seen = []
+
+        def respond(request: pg.lm.Request) -> pg.lm.Completion:
+            seen.append([(message.role, message.preview) for message in request.messages])
+            return pg.lm.Completion("[[ ## answer ## ]]\nfine")
+
+        chat = nn.Predict("history: History, question -> answer").to(pg.lm.FunctionLM(respond, name="m"))
+        assert chat(history=history, question="And y?").answer == "fine"
+        roles, texts = zip(*seen[0], strict=True)
+        assert roles == ("system", "user", "assistant", "user")
+        assert texts[1].startswith("Review, short:")
+        assert texts[2] == "Gladly."
+        assert texts[3].startswith("x = 1\n")
+        assert pg.History.of(json.loads(json.dumps(history.dump()))) == history
+
+    def test_a_server_without_them_says_so(self):
+        with (server := pg.Toolset.from_mcp(ODD)), pytest.raises(ToolError, match="no such method"):
+            server.prompts()
+
+
 class TestStart:
     @pytest.mark.parametrize(
         ("command", "words"),
@@ -290,7 +337,7 @@ class TestStart:
             ({}, "command="),
             ({"command": ["x"], "url": "http://x"}, "command="),
             ({"command": []}, "the program and its arguments"),
-            ({"command": ["x"], "headers": {"a": "b"}}, "headers= belong to url="),
+            ({"command": ["x"], "headers": {"a": "b"}}, "headers= and auth= belong to url="),
             ({"url": "http://x", "env": {"a": "b"}}, "env= and cwd= belong to command="),
             ({"url": "ftp://x"}, "an address such as"),
             ({"command": "x", "timeout": 0}, "timeout"),
