@@ -111,7 +111,7 @@ def main() -> None:
     begin = wire.read()
     random.seed(begin["seed"])
     bound(begin["limits"])
-    wire.seconds = begin["limits"]["seconds"] + 5
+    wire.seconds = begin["limits"]["wall"] + 5
     wire.write(gone=confine(begin["readable"]))
     output: Any = Output(wire)
     sys.stdout = sys.stderr = output

@@ -13,8 +13,8 @@ class CodeFault:
         message: What it says.
         line: The line of the code, from 1; None where no line of it is known.
         source: That line.
-        limit: The limit that ended the run: "seconds", "memory", "output", "calls", "depth" or "value"; "crash" where
-            the process of the code died; empty for an exception of the code itself.
+        limit: The limit that ended the run: "seconds", "wall", "memory", "output", "calls", "depth" or "value"; "crash"
+            where the process of the code died; empty for an exception of the code itself.
     """
 
     kind: str

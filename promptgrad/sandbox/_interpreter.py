@@ -20,14 +20,18 @@ class Limits:
     """What bounds a run of code.
 
     Attributes:
-        seconds: The time that the code computes; calls of granted functions do not count.
+        seconds: The time that the code computes; calls of granted functions do not count. Of `Subprocess` it is the time
+            of the processor, so that a busy machine ends no program that would have come to its end; `Monty` takes it
+            by the clock.
         memory: Bytes of all that the session holds.
         output: Characters that a run prints.
         calls: Calls of granted functions in a run.
         depth: Calls of functions inside one another.
+        wall: The seconds by the clock that a run may take in `Subprocess`, where code may wait without computing; None
+            for ten times `seconds` and 10 more. Calls of granted functions do not count.
 
     Raises:
-        ValueError: A limit is not positive.
+        ValueError: A limit is not positive, or `wall` is shorter than `seconds`.
     """
 
     seconds: float = 5.0
@@ -35,12 +39,17 @@ class Limits:
     output: int = 100_000
     calls: int = 1_000
     depth: int = 500
+    wall: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "memory", "output", "calls", "depth"):
+        for name in ("seconds", "memory", "output", "calls", "depth", "wall"):
             value = getattr(self, name)
+            if name == "wall" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise ValueError(f"the limit {name} is a positive number, not {value!r}")
+        if self.wall is not None and self.wall < self.seconds:
+            raise ValueError(f"the limit wall is at least that of seconds, {self.seconds:g}, not {self.wall!r}")
 
 
 @runtime_checkable

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -25,6 +27,12 @@ START_SECONDS = 30.0
 MOST_LINE = 64 * 2**20
 """Bytes of one message of the process."""
 
+_LOOK = 0.01
+"""Seconds between two looks at how long a process has computed."""
+
+_PROCESSOR = 2
+"""The clock of the processor's time of a process, as Linux numbers it behind the complement of its number."""
+
 _ONE_THREAD = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
 )
@@ -39,8 +47,8 @@ class Subprocess(Interpreter):
 
     For code that needs the whole language, or packages. Before any code runs, the process gives up for good: all files
     but those of Python, which it may read; network; other processes, threads and signals; its environment, its
-    descriptors, its privileges. Its memory, descriptors and processor time are limited, and it is killed at the end of
-    its time.
+    descriptors, its privileges. Its memory and descriptors are limited, and it is killed at the end of its time: that
+    of the processor (`Limits.seconds`, "seconds"), or by the clock where it waits or gets no processor (`Limits.wall`).
 
     This takes Linux 6.2 or newer, on x86_64 or aarch64, with Landlock and seccomp, and no privilege. Elsewhere a run is
     a `SandboxError`; `strict=False` runs the code with those limits that there are, where code may read what your user
@@ -117,13 +125,15 @@ class SubprocessSession(LimitedSession):
         self.interpreter = interpreter
         self._process: Process | None = None
         self._printed: Printed | None = None
-        self._left = 0.0  # seconds of this run
+        self._left = 0.0  # seconds of this run by the clock
+        self._computed = 0.0  # seconds of the processor before this run
 
     def _begin(self, code: str, given: dict[str, Any], names: Collection[str], printed: Printed) -> Event:
         if self._process is None:
             self._process = self._started()
         self._printed = printed
-        self._left = self._limits.seconds
+        self._left = _wall(self._limits)
+        self._computed = self._process.computed() or 0.0
         inputs = {name: pack(value) for name, value in given.items()}
         return self._next({"code": code, "inputs": inputs, "functions": sorted(names)})
 
@@ -148,23 +158,35 @@ class SubprocessSession(LimitedSession):
         process, printed = self._process, self._printed
         if process is None or printed is None:
             return self._dead()
-        until = monotonic() + self._left
+        until = Until(monotonic() + self._left, partial(self._spare, process))
         try:
             process.write(request, until)
             while True:
                 reply = process.read(until)
                 if "out" not in reply:
-                    self._left = until - monotonic()
+                    self._left = until.end - monotonic()
                     return self._event(reply)
                 try:
                     printed.add(str(reply["out"]))
                 except MemoryError:
                     return Failed(printed.fault, lost=True)
         except TimeoutError:
-            said = f"it computed for more than {self._limits.seconds:g} s"
-            return Failed(CodeFault("TimeoutError", said, limit="seconds"), lost=True)
+            return self._late(process)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return self._dead()
+
+    def _spare(self, process: "Process") -> float | None:
+        """The seconds of the processor that are left to this run; None where the system does not tell."""
+        computed = process.computed()
+        return None if computed is None else self._limits.seconds - (computed - self._computed)
+
+    def _late(self, process: "Process") -> Failed:
+        spare, wall = self._spare(process), _wall(self._limits)
+        if spare is None or spare <= 0:
+            said, limit = f"it computed for more than {self._limits.seconds:g} s", "seconds"
+        else:
+            said, limit = f"it took more than {wall:g} s by the clock, and computed for less of it", "wall"
+        return Failed(CodeFault("TimeoutError", said, limit=limit), lost=True)
 
     def _event(self, reply: dict[str, Any]) -> Event:
         if "call" in reply:
@@ -194,6 +216,33 @@ class SubprocessSession(LimitedSession):
         process, self._process = self._process, None
         if process is not None:
             process.end()
+
+
+class Until:
+    """How long a process may compute, and how long it may take.
+
+    Args:
+        end: When its time by the clock ends.
+        spare: Tells the seconds of the processor that are left to it; None where that is not known.
+    """
+
+    def __init__(self, end: float, spare: Callable[[], float | None] = lambda: None) -> None:
+        self.end = end
+        self._spare = spare
+
+    def ready(self, reading: list[int], writing: list[int]) -> bool:
+        """Wait until one of the pipes is ready; False once the process may wait no longer.
+
+        It cannot compute faster than the clock goes, so nobody looks before it could have used what is left.
+        """
+        while True:
+            left = self.end - monotonic()
+            spare = self._spare()
+            pause = left if spare is None else min(left, max(spare, _LOOK))
+            if any(select.select(reading, writing, [], max(pause, 0))[:2]):
+                return True
+            if self.end <= monotonic() or (spare is not None and (self._spare() or 0.0) <= 0):
+                return False
 
 
 class Process:
@@ -231,19 +280,29 @@ class Process:
         os.set_blocking(self._in, False)
         limits = interpreter.limits
         begin = {
-            "limits": {"seconds": limits.seconds, "memory": limits.memory, "depth": limits.depth},
+            "limits": {
+                **{name: getattr(limits, name) for name in ("seconds", "memory", "depth")},
+                "wall": _wall(limits),
+            },
             "readable": _readable(packages=interpreter.packages),
             "seed": interpreter.seed,
         }
         try:
-            self.write(begin, monotonic() + START_SECONDS)
-            found = self.read(monotonic() + START_SECONDS)
+            self.write(begin, Until(monotonic() + START_SECONDS))
+            found = self.read(Until(monotonic() + START_SECONDS))
             self.gone: list[str] = list(found["gone"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.end()
             raise SandboxError(f"the process for code does not start: {type(error).__name__}: {error}") from error
 
-    def write(self, message: dict[str, Any], until: float) -> None:
+    def computed(self) -> float | None:
+        """The seconds of the processor that it has had; None where the system does not tell."""
+        try:
+            return time.clock_gettime(~self._process.pid << 3 | _PROCESSOR)
+        except (AttributeError, OSError):
+            return None
+
+    def write(self, message: dict[str, Any], until: Until) -> None:
         """Send a message.
 
         Raises:
@@ -252,11 +311,11 @@ class Process:
         """
         left = memoryview(json.dumps(message).encode() + b"\n")
         while left:
-            if not select.select([], [self._in], [], max(until - monotonic(), 0))[1]:
+            if not until.ready([], [self._in]):
                 raise TimeoutError("the process does not read")
             left = left[os.write(self._in, left[: 2**16]) :]
 
-    def read(self, until: float) -> dict[str, Any]:
+    def read(self, until: Until) -> dict[str, Any]:
         """The next message.
 
         Raises:
@@ -269,7 +328,7 @@ class Process:
             searched = len(self._rest)
             if searched > MOST_LINE:
                 raise OSError("its message is too long")
-            if not select.select([self._out], [], [], max(until - monotonic(), 0))[0]:
+            if not until.ready([self._out], []):
                 raise TimeoutError("the process does not answer")
             piece = os.read(self._out, 2**16)
             if not piece:
@@ -297,6 +356,13 @@ class Process:
             if pipe is not None:
                 pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _wall(limits: Limits) -> float:
+    """The seconds that a run may take by the clock; those that it computes, where the system does not count them."""
+    if not sys.platform.startswith("linux"):
+        return limits.seconds
+    return 10 * (limits.seconds + 1) if limits.wall is None else limits.wall
 
 
 def _pipe(file: Any) -> int:

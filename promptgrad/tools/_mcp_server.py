@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -241,7 +241,7 @@ def _authorizing(auth: Any) -> Any:
     class Bearer(httpx2.Auth):  # type: ignore[misc]
         """A token in the header of each request; where a function gives it, a refused one is asked for once more."""
 
-        async def async_auth_flow(self, request: Any) -> AsyncIterator[Any]:
+        async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
             request.headers["Authorization"] = f"Bearer {await _token(auth)}"
             response = yield request
             if response.status_code == 401 and callable(auth):

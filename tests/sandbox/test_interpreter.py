@@ -195,10 +195,12 @@ class TestErrors:
 
 class TestLimits:
     def test_a_limit_is_positive(self):
-        for name in ("seconds", "memory", "output", "calls", "depth"):
+        for name in ("seconds", "memory", "output", "calls", "depth", "wall"):
             for value in (0, -1, True, "3", float("nan")):
                 with pytest.raises(ValueError, match=f"the limit {name} is a positive number"):
                     sandbox.Limits(**{name: value})
+        with pytest.raises(ValueError, match="the limit wall is at least that of seconds, 5, not 4"):
+            sandbox.Limits(wall=4)
 
     def test_output_is_cut_at_its_limit_to_the_character(self, make):
         found = make(output=10).run("for i in range(100): print('abcdef')")

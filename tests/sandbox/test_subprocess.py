@@ -1,8 +1,10 @@
 """`sandbox.Subprocess`: what a Python of its own can do, and what is left of it."""
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,41 @@ def test_nothing_is_left_of_one_that_was_ended(folder):
         os.kill(pid, 0)
     assert list(folder.iterdir()) == []
     session.close()
+
+
+def test_a_program_on_a_machine_that_is_busy_comes_to_its_end():
+    session = Subprocess(sandbox.Limits(seconds=0.3, wall=60)).session()
+    with session:
+        assert session.run("import time\ntime.sleep(0.5)\n1").value == 1
+
+        def starve():  # the machine has no processor for it
+            pid = session._process._process.pid
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(0.5, os.kill, (pid, signal.SIGCONT)).start()
+
+        assert session.run("starve()\nsum(range(1000))", functions={"starve": starve}).value == 499500
+
+
+def test_a_program_that_waits_is_ended_by_the_clock():
+    limits = sandbox.Limits(seconds=0.1, wall=0.2)
+    found = Subprocess(limits).run("import time\ntime.sleep(100)").error
+    assert (found.kind, found.limit) == ("TimeoutError", "wall")
+    assert found.message == "it took more than 0.2 s by the clock, and computed for less of it"
+
+
+def test_a_program_that_computes_is_ended_by_the_processor_s_time():
+    limits, seen = sandbox.Limits(seconds=0.3, wall=60), []
+    code = """
+import time
+begun = time.process_time()
+while True:
+    if time.process_time() - begun > 0.02 * (told + 1):
+        told += 1
+        note(time.process_time() - begun)
+"""
+    found = Subprocess(limits).run(code, {"told": 0}, {"note": seen.append}).error
+    assert found.limit == "seconds"
+    assert seen[-1] > 0.2
 
 
 def test_the_whole_language_and_its_library_are_there():
