@@ -11,6 +11,7 @@ from itertools import islice
 from types import GeneratorType
 from typing import Any, TypeAlias
 
+from promptgrad._error_text import error_text
 from promptgrad.autograd import Record
 from promptgrad.content import Audio, File, Image
 
@@ -39,7 +40,7 @@ def observed(value: Any, max_chars: int) -> tuple[str, tuple[Media, ...]]:
         if isinstance(value, str):
             writer.text(value)
         elif isinstance(value, BaseException):
-            writer.text(_error_text(value))
+            writer.text(error_text(value))
         elif isinstance(value, (list, tuple)) and any(isinstance(item, _MEDIA) for item in islice(value, max_chars)):
             for number, item in enumerate(value):
                 writer.add("\n" if number else "")
@@ -164,14 +165,6 @@ def _written(item: Any) -> str:
     with suppress(_Full):
         writer.value(item, 1)
     return "".join(writer.parts)
-
-
-def _error_text(error: BaseException) -> str:
-    """An error as it is shown; one whose message cannot be made by the name of its class."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - the error is of foreign code, and so is its `__str__`
-        return type(error).__name__
 
 
 def _simple(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._error_text import error_text
 from promptgrad.autograd._critic import Target
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._node import Join, Node
@@ -100,9 +101,10 @@ def explain_error(passing: Passing) -> Answer:
     node = passing.fn
     error = node.error if isinstance(node, Node) else None
     name = node.path if isinstance(node, Node) else "the call"
+    said = "no error" if error is None else error_text(error)
     return {
         target.name: tuple(
-            f"{name} failed with {type(error).__name__}: {error}, given {target.name}={_short(target.value)}. {text}"
+            f"{name} failed with {said}, given {target.name}={_short(target.value)}. {text}"
             if target.kind == "input"
             else text
             for text in passing.feedback

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptgrad._error_text import text_about
 from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import origin
 from promptgrad.autograd._loss_row import LossRow
@@ -29,7 +30,8 @@ def feedback_of(row: LossRow) -> str:
     if row.feedback:
         return row.feedback
     if row.error is not None:
-        return "the call failed:\n" + "".join(_frames_of(row.error)) + _last_line(row.error)
+        said = "".join(_frames_of(row.error)) + _last_line(row.error)
+        return f"the call failed:\n{text_about(said, row.error)}"
     labels = _labels(row.example, row.tape)
     if labels:
         return "; ".join(f"the {name} should be {value}" for name, value in labels.items())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptgrad._error_text import error_text
 from promptgrad.autograd import (
     Node,
     NodeFailure,
@@ -187,7 +188,7 @@ def _outputs(node: Node, media: frozenset[str]) -> dict[str, Any]:
     """The outputs of the step; if it failed, the reply and why it was refused."""
     if node.outputs:
         return {name: plain(value, media) for name, value in node.outputs.items()}
-    failed = {} if node.error is None else {"error": f"{type(node.error).__name__}: {node.error}"}
+    failed = {} if node.error is None else {"error": error_text(node.error)}
     return {"reply": node.reply or "", **failed}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptgrad._error_text import error_text
 from promptgrad._numbers import check_count
 from promptgrad.autograd import PROGRAM, Node, TraceFailure, TraceSuccess, critic_of, no_grad
 from promptgrad.errors import NoLMError
@@ -243,7 +244,7 @@ def _calls(
             call["uses"] = list(dict.fromkeys(uses[node]))
         call["inputs"] = {name: plain(value, media) for name, value in node.inputs.items()}
         if node.error is not None:
-            call["error"] = f"{type(node.error).__name__}: {node.error}"
+            call["error"] = error_text(node.error)
         else:
             call["outputs"] = {name: plain(value, media) for name, value in node.outputs.items()}
         if node in feedback:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptgrad._error_text import error_text
 from promptgrad._habits import refuses
 from promptgrad.content import Audio, File, Image
 from promptgrad.data import Example
@@ -152,7 +153,7 @@ class Refine(Module, in_place=True):
 
     def _verdict(self, made: OneAttempt) -> str:
         if made.error is not None:
-            return f"it failed: {type(made.error).__name__}: {made.error}"[:2000]
+            return f"it failed: {error_text(made.error)}"[:2000]
         said = f"{name_of(self.reward)}: {made.score:g}, and {self.threshold:g} is wanted"
         return f"{said}. {made.feedback}" if made.feedback else said
 
@@ -257,7 +258,7 @@ def _shown(
         entry["inputs"] = {name: plain(value, media) for name, value in call.inputs.items()}
         entry["outputs"] = {name: plain(value, media) for name, value in call.outputs.items()}
         if call.error is not None:
-            entry["error"] = f"{type(call.error).__name__}: {call.error}"[:500]
+            entry["error"] = error_text(call.error)[:500]
         room -= len(json.dumps(entry, ensure_ascii=False, default=str))
         if room < 0 and shown:
             break

@@ -20,9 +20,9 @@ class Limits:
     """What bounds a run of code.
 
     Attributes:
-        seconds: The time that the code computes; calls of granted functions do not count. Of `Subprocess` it is the time
-            of the processor, so that a busy machine ends no program that would have come to its end; `Monty` takes it
-            by the clock.
+        seconds: The time that the code computes; calls of granted functions do not count. Of `Subprocess` it is that of
+            the processor, so that a busy machine ends no program that would have come to its end; `Monty` takes it by
+            the clock.
         memory: Bytes of all that the session holds.
         output: Characters that a run prints.
         calls: Calls of granted functions in a run.

@@ -9,6 +9,7 @@ from keyword import iskeyword
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._error_text import error_message
 from promptgrad.sandbox._execution import CodeFault, Execution, Halt
 from promptgrad.sandbox._interpreter import CodeSession, Functions, Limits
 from promptgrad.sandbox._plain_data import granted, received
@@ -276,7 +277,7 @@ async def _answer(call: Called, functions: Mapping[str, Any]) -> Answered | Halt
     except BaseException as error:
         if not aio.is_failure(error):
             raise
-        kind, said = type(error).__name__, str(error)
+        kind, said = type(error).__name__, error_message(error) or ""
         if kind in RAISED:
             return Answered(raised=kind, message=said[:2000])
         return Answered(raised="RuntimeError", message=f"{kind}: {said}"[:2000])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._error_text import error_text
 from promptgrad.autograd import Critique, Gradient, Loss, LossRow, Node, Tape, to_json
 from promptgrad.data import Example
 from promptgrad.errors import is_outage
@@ -303,7 +304,7 @@ def _call(tape: Tape, node: Node) -> _Call:
 
 def _error_text(error: BaseException | None) -> str:
     """An error in words; empty for none."""
-    return "" if error is None else f"{type(error).__name__}: {error}"
+    return "" if error is None else error_text(error)
 
 
 def _named(output: Any) -> dict[str, Any]:
