@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._debris import check_echo, unmarked
+from promptgrad.adapters._debris import check_echo, is_echo, unmarked
 from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._nearly_json import Odd, TooLong, loads, loads_nearly, values_in
@@ -159,7 +159,7 @@ class ChatFormat(Format):
         """Bodies without thoughts at the beginning of texts, none of which is the form that was asked for."""
         fields = self.signature.outputs
         for name, body in found.items():
-            if body[:1] == "{" and body == f"{{{describe(fields[name])}}}":
+            if is_echo(body, fields[name]):
                 raise unreadable(
                     reply, f"`{name}` repeats what was asked for: put a value in its place", self.signature
                 )

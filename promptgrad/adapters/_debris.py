@@ -84,6 +84,11 @@ def unmarked(text: str, name: str) -> str:
     return text if text.strip("\u200b\u2060\ufeff") else ""
 
 
+def is_echo(body: str, field: Field) -> bool:
+    """Whether a body is the form that was asked for, "{text}", in place of a value; none begins as JSON does."""
+    return body[:1] == "{" and body[1:2] not in ('"', "}", "\n", " ") and body == f"{{{describe(field)}}}"
+
+
 def check_echo(found: Mapping[str, str], fields: Mapping[str, Field]) -> None:
     """Refuse the form that was asked for in place of a value: "{text}".
 
@@ -91,5 +96,5 @@ def check_echo(found: Mapping[str, str], fields: Mapping[str, Field]) -> None:
         Unclear: A body is that of the prompt.
     """
     for name, body in found.items():
-        if body[:1] == "{" and body == f"{{{describe(fields[name])}}}":
+        if is_echo(body, fields[name]):
             raise Unclear(f"`{name}` repeats what was asked for: put a value in its place")

@@ -140,6 +140,9 @@ class _Kept:
                 if size <= self.large and not self.has_large:
                     self.calls.append(call)
                     return
+        if not self.has_large and _size(call) <= self.large:
+            self.calls.append(call)
+            return
         with self.lock:
             self.calls.append(call)
             self.trim()
