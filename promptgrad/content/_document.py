@@ -18,6 +18,8 @@ _MOST_QUOTED = 10_000
 class Document:
     """A text with a title, as the value of a field. Several in a list are numbered from 1, for citations.
 
+    Where a document is asked for, a text is one without a title.
+
     Args:
         text: The text.
         title: Its title.
@@ -37,6 +39,13 @@ class Document:
     def to_dict(self) -> dict[str, Any]:
         """It in JSON types."""
         return {"text": self.text, "title": self.title, "source": self.source}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Its fields, or a text."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(_of_text, handler(source))
 
     def __str__(self) -> str:
         return f"{self.title}\n{self.text}" if self.title else self.text
@@ -103,6 +112,10 @@ class Citation:
         found["description"] = "A passage that a reply cites."
         made: dict[str, Any] = found
         return made
+
+
+def _of_text(value: Any) -> Any:
+    return {"text": str(value)} if isinstance(value, str) else value
 
 
 def _alike(text: str) -> str:

@@ -118,3 +118,14 @@ def test_values_of_rows_come_back_from_json():
     for form in ({"type": "document", "text": 3}, {"type": "citation", "document": "1", "quote": "x"}):
         with pytest.raises(ValueError, match="are texts, and its number a whole number"):
             read_in(form)
+
+
+def test_a_text_is_a_document_where_one_is_asked_for():
+    both = nn.Predict("documents: list[Document], more: Document | None, question -> answer")
+    plain = both.request(documents=["a", Document("b", "t")], more="c", question="?")
+    assert (
+        plain.digest()
+        == both.request(documents=[Document("a"), Document("b", "t")], more=Document("c"), question="?").digest()
+    )
+    either = nn.Predict("found: str | Document -> answer")
+    assert either.render(found="a")[-1]["content"] != either.render(found=Document("a"))[-1]["content"]
