@@ -125,7 +125,7 @@ class EmbeddingTransport(Transport):
             rows = dict(zip(fresh, vectors, strict=True))
             rows |= {text: read_vectors(hit.text)[0] for text, hit in known.items()}
             vectors = np.stack([rows[text] for text in texts])
-        tokens = sum(map(len, fresh)) // 4 + 1 if tokens is None else tokens
+        tokens = tokens or sum(map(len, fresh)) // 4 + 1
         usage = Usage(1, tokens, 0, cost(self.prices, tokens, 0), 0, perf_counter() - started)
         return Completion(write_vectors(vectors), usage, model or self.name)
 

@@ -373,7 +373,8 @@ class HTTP(Transport):
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
             raise billed(self._spoilt(_written(reply), "has no choices[0].message"), reply, self._prices) from None
         paid, got = counts_of(reply)
-        paid = size // 4 + 1 if paid is None else paid
+        if not paid:  # some servers say 0 where they do not count
+            paid, got = size // 4 + 1, got or None
         if got is None:
             got = weigh(content) // 4 + 1 + sum([weigh(other.content) // 4 + 1 for other in more])
         cached = read_cached(reply.get("usage"), paid)

@@ -10,10 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from promptgrad import aio
+from promptgrad import aio, run
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
+    BudgetExceeded,
     ContextWindowError,
     LMConnectionError,
     LMReplyError,
@@ -310,6 +311,25 @@ def test_missing_usage_is_estimated(server, lm):
     short, long = (lm("x" * letters).usage.input_tokens for letters in (40, 4040))
     assert long == short + 1000
     assert short < 100
+
+
+def test_a_server_that_reports_0_tokens_does_not_count_them(server, lm):
+    async def streamed():
+        return [event async for event in lm.stream("hi")][-1]
+
+    for ask in (lambda: lm("hi"), lambda: aio.run(streamed())):
+        server.script(*[Reply("x" * 40, usage=usage) for usage in ((0, 0), (0, 7), (9, 0))])
+        used = [ask().usage for _ in range(3)]
+        assert [(one.input_tokens > 0, one.output_tokens) for one in used] == [(True, 11), (True, 7), (True, 0)]
+
+
+def test_a_budget_of_tokens_holds_with_a_server_that_reports_none(server, lm):
+    server.respond = lambda messages: Reply("x" * 40, usage=(0, 0))
+    ledger = run.Ledger(run.Budget(tokens=400))
+    with run.active(ledger=ledger), pytest.raises(BudgetExceeded):
+        [lm(f"question {number}", max_tokens=20) for number in range(100)]
+    assert 1 < server.received < 40
+    assert 0 < ledger.spent.tokens <= 400
 
 
 def test_content_null_refusals_and_parts(server, lm):
