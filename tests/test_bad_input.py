@@ -287,17 +287,17 @@ def test_nothing_to_work_on(server, tmp_path):
     (tmp_path / "none.jsonl").write_text("")
     for call, said in [
         (lambda: pg.evaluate(model, [], exact_match), "nothing to evaluate: the data is empty"),
-        (lambda: pg.data.DataLoader([]), "the data set is empty"),
+        (lambda: pg.data.DataLoader([]), "the data set is empty: a loader needs at least one example"),
         (lambda: pg.data.split([], [0.5, 0.5]), "nothing to split"),
         (lambda: pg.data.read_jsonl(tmp_path / "none.jsonl"), "has no rows"),
-        (lambda: trainer.fit([]), "trainset is empty"),
-        (lambda: trainer.fit(examples(), []), "valset is empty"),
+        (lambda: trainer.fit([]), "trainset is empty: give examples"),
+        (lambda: trainer.fit(examples(), []), "valset is empty: give examples, or leave valset out"),
     ]:
         with pytest.raises(errors.DataError, match=said):
             call()
     with pytest.raises(errors.InputError, match="the batch is empty: there is nothing to score"):
         nn.MetricLoss(exact_match)(model.map([]), [])
-    with pytest.raises(ValueError, match="empty parameter list"):
+    with pytest.raises(ValueError, match=r"empty parameter list: .* pass model\.parameters\(\)"):
         optim.TGD([])
     assert not server.requests
 

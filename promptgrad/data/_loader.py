@@ -78,7 +78,7 @@ class DataLoader:
         indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and not isinstance(dataset, Mapping)
         self.dataset: Sequence[Any] = dataset if indexed else list(dataset)  # type: ignore[assignment]
         if len(self.dataset) == 0:
-            raise DataError("the data set is empty")
+            raise DataError("the data set is empty: a loader needs at least one example")
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed_or_default(seed)

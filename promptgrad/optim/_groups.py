@@ -12,6 +12,12 @@ from promptgrad.errors import StateDictError
 from promptgrad.nn import ParameterIterator
 from promptgrad.search import is_number
 
+EMPTY = (
+    "optimizer got an empty parameter list: a program has parameters where nn.Predict or a Parameter is an attribute "
+    "of its module; pass model.parameters()"
+)
+"""The error where there is nothing to train; it begins with torch's words."""
+
 Params = Iterable[Any]
 """Parameters, `(name, parameter)` pairs, or groups `{"params": [...], option: value}`, as in PyTorch."""
 
@@ -58,7 +64,7 @@ class ParamGroups:
         pairs = [_named(item) for item in ([given] if isinstance(given, Parameter) else given)]
         params = [parameter for parameter, _ in pairs]
         if not params:
-            raise ValueError("optimizer got an empty parameter list")
+            raise ValueError(EMPTY)
         unknown = sorted(set(group) - {"params"} - set(self.defaults))
         if unknown:
             known = ", ".join(sorted(self.defaults)) or "none"
@@ -232,7 +238,7 @@ def _groups(params: Params) -> list[Mapping[str, Any]]:
         return [{"params": params}]
     items = list(params)
     if not items:
-        raise ValueError("optimizer got an empty parameter list")
+        raise ValueError(EMPTY)
     if all(isinstance(item, Mapping) for item in items):
         return items
     return [{"params": items}]

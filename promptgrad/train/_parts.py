@@ -89,7 +89,8 @@ def _examples(data: Iterable[Any], name: str) -> list[Example]:
     rows = [row for item in data for row in (item if isinstance(item, list) else [item])]  # a loader gives batches
     examples = [row if isinstance(row, Example) else Example(row) for row in rows]
     if not examples:
-        raise DataError(f"{name} is empty")
+        instead = "give examples" if name == "trainset" else f"give examples, or leave {name} out"
+        raise DataError(f"{name} is empty: {instead}")
     return examples
 
 
