@@ -391,7 +391,7 @@ def reply(word):
         ("SGD", r"optim\.TGD"),
         ("MIPROv2", r"optim\.MIPRO"),
         ("TextualGradientDescentwithMomentum", r"optim\.TGD, whose writer sees"),
-        ("mipro", "did you mean MIPRO"),
+        ("mipro", "did you mean optim.MIPRO"),
         ("COPRO", r"MIPRO\(params, num_demo_sets=0\)"),
         ("SIMBA", r"optim\.GEPA or promptgrad\.optim\.TGD"),
         ("BootstrapRS", r"optim\.RandomSearch"),
