@@ -43,6 +43,12 @@ def test_the_changelog_begins_with_this_version():
     assert first[1] == pg.__version__
 
 
+def test_each_change_stands_once_in_the_changelog():
+    lines = [line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("- ")]
+    twice = {line[:60] for line in lines if sum(other[:60] == line[:60] for other in lines) > 1}
+    assert twice == set()
+
+
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
 
 
