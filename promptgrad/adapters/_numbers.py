@@ -290,8 +290,6 @@ def _number(text: str, match: re.Match[str]) -> Number:
         word = _SIGN_WORD.search(text, max(0, start - 16), start)
         if word is not None:
             negative, start = not negative, word.start()
-    elif lead[-1:] == "-" and lead[-2:-1].isspace():
-        negative = True
     said = end
     scale, end, is_percent, whole = _after(text, end, money)
     if _LIKE_SCALE.match(text, end) or (money and _MILES_OR_MILLIONS.match(text, end)):
