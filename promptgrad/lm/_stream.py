@@ -115,6 +115,7 @@ class Listener:
         self.started = False
         self._waiting = _Waiting()
         self._feed = ThinkingFeed()
+        self._is_past = False  # the answer has begun
         self._news: Signal[None] = Signal()
         self._hear: Callable[[Delta], object] = self._waiting.put if hear is None else hear
         self._is_read = hear is None
@@ -122,9 +123,10 @@ class Listener:
     def put(self, delta: Delta) -> None:
         """Add a piece."""
         self.started = True
-        if isinstance(delta, TextDelta) and not self._feed.is_past:
+        if not self._is_past and isinstance(delta, TextDelta):
             for told in self._feed.feed(delta.text):
                 self._hear(_delta(told))
+            self._is_past = self._feed.is_past
         else:
             self._hear(delta)
         if self._is_read:

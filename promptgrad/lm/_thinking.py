@@ -286,6 +286,9 @@ _LONGEST_START = 240
 _LONGEST_END = 40
 
 
+_FIRST_SIGNS = frozenset({"<", "[", *(opens[0] for opens in _SIGNS)})
+
+
 class ThinkingFeed:
     """Tells thoughts from answer in a text that comes in pieces: those at its beginning, in tags or special tokens.
 
@@ -331,6 +334,9 @@ class ThinkingFeed:
         if not text:
             self._state = "start" if len(self._held) < _LONGEST_START else "answer"
             return
+        if text[0] not in _FIRST_SIGNS:
+            self._state = "answer"
+            return
         tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
         sign = next((opens for opens in _SIGNS if not opens[0].isalpha() and text.startswith(opens)), "")
         if tag is not None:
@@ -348,7 +354,7 @@ class ThinkingFeed:
             and not re.search(r"[>\]\n]", text)
         ):
             return  # it may become one
-        elif any(opens.startswith(text) for opens in _SIGNS):
+        elif text[0] != "[" and any(opens.startswith(text) for opens in _SIGNS):
             return
         else:
             self._state = "answer"
