@@ -34,10 +34,11 @@ class Score:
     module_feedback: Mapping[str, str | Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
+        given: Any = self.value
         try:
-            value = float(self.value)
+            value = float(None if isinstance(given, (str, bytes)) else given)  # type: ignore[arg-type]  # "1_0" is 10 to it
         except (TypeError, ValueError):
-            raise MetricError(f"a score must be a number, got {_show(self.value)}") from None
+            raise MetricError(f"a score must be a number, got {_show(given)}: convert it in the metric") from None
         if math.isnan(value):
             raise MetricError("the score is NaN; raise an error for an output that cannot be scored")
         if math.isinf(value):
@@ -136,7 +137,7 @@ def _by_name(parts: Any) -> dict[str, float]:
     kept: dict[str, float] = {}
     for name, part in parts.items():
         try:
-            number = float(part)
+            number = math.nan if isinstance(part, (str, bytes)) else float(part)
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):

@@ -66,8 +66,13 @@ def test_what_is_no_score_is_told(result, words):
 def test_feedback_is_text_and_the_value_a_number():
     with pytest.raises(MetricError, match="feedback must be text"):
         Score(1, feedback=["a"])
-    with pytest.raises(MetricError, match="must be a number"):
-        Score("high")
+    for text in ("high", "1", "1_0", b"1"):
+        with pytest.raises(MetricError, match="must be a number"):
+            Score(text)
+        with pytest.raises(MetricError, match="must be a number"):
+            Score.of({"score": text})
+        with pytest.raises(MetricError, match="the part 'a' must be a finite number"):
+            Score(1, parts={"a": text})
 
 
 def test_scores_lie_between_zero_and_the_best():
