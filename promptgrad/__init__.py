@@ -244,6 +244,7 @@ _ELSEWHERE = {
     "ChainOfThought": "promptgrad.nn.ChainOfThought",
     "CodeAct": "promptgrad.nn.CodeAct",
     "CodeInterpreter": "promptgrad.sandbox.Interpreter",
+    "ColBERTv2": "promptgrad.nn.Retrieve(function, k), with a function of (query, k) that asks the service",
     "ChatAdapter": "promptgrad.adapters.ChatAdapter",
     "DataLoader": "promptgrad.data.DataLoader",
     "EarlyStopping": "promptgrad.train.EarlyStopping(patience=10), in Trainer(callbacks=[...])",

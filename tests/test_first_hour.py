@@ -234,6 +234,8 @@ def test_hooks(model):
         (lambda: pg.asyncify, "write await program.acall"),
         (lambda: TwoSteps().half(), "the weights are those of its model"),
         (lambda: TwoSteps().summary(), r"write promptgrad.summary\(module\)"),
+        (lambda: TwoSteps().compile(), r"write promptgrad.compile\(module, trainset, metric\)"),
+        (lambda: TwoSteps().device, "write module.lm"),
         (lambda: TwoSteps().reset_copy(), r"write copy.deepcopy\(module\)"),
         (lambda: TwoSteps().add_tool(len), r"write tools=\[...\] where the agent is made"),
         (lambda: optim.Adam, r"write promptgrad.optim.TGD for text, torch.optim.Adam\(model.weights\(\)\)"),

@@ -64,6 +64,12 @@ class _Numbered(Module):
     def __contains__(self, module: object) -> bool:
         return any(child is module for child in self._items())
 
+    def __add__(self, modules: Iterable[Module]) -> Any:
+        return self._of([*self, *modules])
+
+    def __iadd__(self, modules: Iterable[Module]) -> Any:
+        return self.extend(list(modules))
+
     def append(self, module: Module) -> Any:
         """Add a module at the end, and return the container."""
         self.add_module(str(len(self)), module)

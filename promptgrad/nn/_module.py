@@ -27,6 +27,10 @@ _DEVICES = frozenset({"cpu", "cuda", "mps", "xpu", "meta"})
 _ELSEWHERE = {
     **dict.fromkeys(("add_tool", "bind_tools"), "tools=[...] where the agent is made"),
     "batch": "module.map(batch)",
+    "compile": "promptgrad.compile(module, trainset, metric), which returns a better program",
+    "device": "module.lm: the device of a program is its language model",
+    "set_submodule": "setattr(module.get_submodule(path_of_its_parent), name, new)",
+    "share_memory": "nothing: a module holds texts; processes get copies, by pickle or by its state",
     "cpu": "module.to(lm): the device of a program is its language model",
     "cuda": "module.to(lm): the device of a program is its language model",
     "deepcopy": "copy.deepcopy(module)",

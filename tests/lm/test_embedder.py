@@ -397,6 +397,15 @@ class TestFolder:
             }[mode]
             np.testing.assert_allclose(vector, wanted / np.linalg.norm(wanted), rtol=1e-4, atol=1e-5)
 
+    def test_it_searches_an_index_by_vectors(self, folder):
+        index = pg.retrieve.Dense(TEXTS, Embedder(folder, device="cpu"))
+        means = {text: hidden_states(folder, text).mean(0) for text in [*TEXTS, "w4 w3 w2"]}
+        unit = {text: mean / np.linalg.norm(mean) for text, mean in means.items()}
+        order = sorted(TEXTS, key=lambda text: -float(unit[text] @ unit["w4 w3 w2"]))
+        found = index.search("w4 w3 w2", 4)
+        assert [str(passage) for passage in found] == order
+        assert found[0].score == pytest.approx(float(unit[order[0]] @ unit["w4 w3 w2"]), abs=1e-5)
+
     def test_prompt_and_length_of_the_folder(self, folder, tmp_path):
         place = sentence_folder(folder, tmp_path, {"pooling_mode": "mean"})
         (place / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 3}))

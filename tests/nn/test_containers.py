@@ -73,6 +73,19 @@ def test_module_dict_is_a_dict_of_registered_modules():
     assert len(modules) == 0
 
 
+def test_lists_are_joined_as_in_torch():
+    first, second, third = nn.Identity(), nn.Identity(), nn.Identity()
+    alone, more = nn.ModuleList([first]), [second]
+    joined = alone + more
+    assert type(joined) is nn.ModuleList
+    assert [*joined] == [first, second]
+    joined += nn.ModuleList([third])
+    assert list(joined._modules) == ["0", "1", "2"]
+    both = nn.Sequential(first) + nn.Sequential(second)
+    assert type(both) is nn.Sequential
+    assert [*both] == [first, second]
+
+
 def test_parameter_list_registers_its_members():
     model = nn.Module()
     model.tones = nn.ParameterList([Parameter("warm"), Parameter("cold")])

@@ -1,0 +1,61 @@
+"""What modules do beside their calls, counted in steps of Python beside those of a plain `Predict`."""
+
+import json
+from itertools import count
+
+import pytest
+
+import promptgrad as pg
+from promptgrad import nn
+from tests.counting import steps
+
+QA = "question -> answer"
+ANSWER = "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
+
+
+def look(name: str) -> str:
+    """Look something up."""
+    return "Nothing is known."
+
+
+def reply(request: pg.lm.Request) -> pg.lm.Completion:
+    """An answer; of an agent first a call of its tool, and then the end."""
+    said = "\n".join(message.preview for message in request.messages)
+    if "[[ ## tool ## ]]" not in said:
+        return pg.lm.Completion(ANSWER)
+    ends = "Nothing is known." in said
+    values = {
+        "thought": "So.",
+        "tool": "finish" if ends else "look",
+        "arguments": json.dumps({"answer": "Paris"} if ends else {"name": "Paris"}),
+    }
+    sections = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in values.items())
+    return pg.lm.Completion(f"{sections}\n\n[[ ## completed ## ]]")
+
+
+def each_call(model, calls):
+    """Steps for each LM call of a module, once it is warm and the history is full."""
+    model.to(pg.lm.FunctionLM(reply, name="instant"))
+    numbers = count()
+    for _ in range(60):
+        model(question=f"q{next(numbers)}")
+    return min(steps(lambda: model(question=f"q{next(numbers)}"), loop=True) for _ in range(3)) / calls
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return each_call(nn.Predict(QA), 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "calls", "most"),
+    [
+        (lambda: nn.ReAct(QA, [look]), 2, 3.0),
+        (lambda: nn.BestOfN(nn.Predict(QA), 3, lambda inputs, output: 0.0, threshold=1.0), 3, 2.0),
+        (lambda: nn.SelfConsistency(nn.Predict(QA), 3), 3, 2.5),
+        (lambda: nn.Ensemble([nn.Predict(QA), nn.Predict(QA), nn.Predict(QA)]), 3, 2.0),
+    ],
+    ids=["ReAct", "BestOfN", "SelfConsistency", "Ensemble"],
+)
+def test_a_call_in_a_module_costs_little_more_than_a_call(make, calls, most, plain):
+    assert each_call(make(), calls) < most * plain
