@@ -76,3 +76,8 @@ def test_tgd_races_its_proposals_and_each_of_several_texts_alone(count, candidat
 )
 def test_as_many_demos_are_expected_as_an_optimizer_may_show(make, traces, shown):
     assert make(MODEL.named_parameters()).expected_demos() == (traces, shown)
+
+
+def test_the_first_trial_of_mipro_is_the_start_which_is_known():
+    expected = phases(optim.MIPRO(TEXTS[:1], num_trials=7, minibatch_size=8, full_eval_every=3))
+    assert expected["7 minibatches of 8"] == 2 * 6 * 8

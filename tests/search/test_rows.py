@@ -9,7 +9,7 @@ import promptgrad as pg
 from promptgrad import lm, nn
 from promptgrad.autograd import Critique, Gradient, Trace
 from promptgrad.search import Candidate, Row, in_order, right_rows, side_by_side
-from promptgrad.search._row import few
+from promptgrad.search._row import few, labeled_rows
 from promptgrad.testing import Fields
 from tests.search.sessions import session_of, within
 
@@ -366,3 +366,25 @@ def test_candidates_of_other_programs_have_rows_of_their_own():
     within(session, lambda: session.forward(session.base, TICKETS[:1], scope="b"))
     found = [session.rows.of(place, one)[0].outputs for one in (session.base, other)]
     assert found == [{"code": "P4"}, {"code": "P2"}]
+
+
+class Greeting(nn.Module):
+    """A text of its own beside a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.hello = pg.Parameter("Hello.", kind="instruction", requires_grad=True)
+        self.ask = nn.Predict("question -> answer")
+
+    def forward(self, question):
+        return f"{self.hello.data} {self.ask(question=question).answer}"
+
+
+def test_examples_with_all_inputs_and_a_label_of_a_step_are_rows_of_it_without_a_run():
+    whole = pg.Example(question="q1", answer="a1", note="n").with_inputs("question")
+    bare, other = pg.Example(question="q2").with_inputs("question"), pg.Example(text="q3", answer="a3")
+    session = session_of(Greeting().to(lm.FunctionLM(lambda messages: "")), coded, [whole, bare, other])
+    places = {place.path: place for place in session.places()}
+    (row,) = labeled_rows(places["ask.instruction"], session.train)
+    assert (row.example, row.inputs, row.expected) == (whole.id, {"question": "q1"}, {"answer": "a1"})
+    assert labeled_rows(places["hello"], session.train) == ()
