@@ -50,8 +50,8 @@ class SoftPrompt(Parameter):
     The module's calls, its traces and its trainings have the vectors before the first token of the prompt. The weights
     of the model are frozen when it is loaded for them. One soft prompt may stand in several modules. A call on a model
     that is not local is a `NoLMError`, and nothing is sent; below it may be a LoRA, which `finetune` leaves as it is.
-    Its gradient is that of its tensor, `model.weights()[0].grad`; `grad` stays None, as critics say nothing of it. States hold the vectors, with the name
-    of their model and the size of its embeddings.
+    Its gradient is that of its tensor, `model.weights()[0].grad`; `grad` stays None, as critics say nothing of it.
+    States hold the vectors, with the name of their model and the size of its embeddings.
 
     Shape: `(n_tokens,)`, and `(n_tokens, size of an embedding)` once the model is loaded.
     Cost: no LM call; each prompt is longer by `n_tokens`, which prompts of the module share.
