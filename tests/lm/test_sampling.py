@@ -12,7 +12,7 @@ LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -50.0])
 
 def draw(sampling, count=4000):
     rows = [Sampling(sampling.temperature, sampling.top_p, sampling.top_k, seed) for seed in range(count)]
-    tokens, scaled = choose(LOGITS.expand(count, -1), rows, [row.source() for row in rows])
+    tokens, scaled, _ = choose(LOGITS.expand(count, -1), rows, [row.source() for row in rows])
     return Counter(tokens.tolist()), scaled
 
 
@@ -49,7 +49,7 @@ def test_a_row_does_not_see_its_neighbours():
         Sampling(t, p, k, s) for s, (t, p, k) in enumerate([(0.0, None, None), (1.0, 0.8, None), (0.7, None, 9)] * 6)
     ]
     rows += [Sampling(1.5, None, None, 7)] * 2
-    together, scaled = choose(logits, rows, [row.source() for row in rows])
+    together, scaled, _ = choose(logits, rows, [row.source() for row in rows])
     alone = [choose(logits[i : i + 1], [row], [row.source()])[0].item() for i, row in enumerate(rows)]
     assert together.tolist() == alone
     assert scaled.shape == logits.shape
@@ -68,5 +68,14 @@ def test_a_draw_at_the_very_end_is_the_last_token():
         def random(self):
             return 1.0
 
-    tokens, _ = choose(torch.zeros(1, 5), [Sampling(1.0)], [AtTheEnd()])
+    tokens, _, _ = choose(torch.zeros(1, 5), [Sampling(1.0)], [AtTheEnd()])
     assert tokens.tolist() == [4]
+
+
+def test_logits_that_are_no_numbers_are_noticed():
+    logits = LOGITS.expand(2, -1).clone()
+    rows = [Sampling(0.0), Sampling(1.0)]
+    assert choose(logits, rows, [row.source() for row in rows])[2] is True
+    logits[1, 2] = float("nan")
+    for own in (rows, rows[:1] * 2):
+        assert choose(logits, own, [row.source() for row in own])[2] is False
