@@ -17,6 +17,12 @@ from promptgrad.testing._answers import Answer, Messages, ReceivedRequest
 from promptgrad.testing._jobs import LoopbackJobs
 from promptgrad.testing._protocol import ChatProtocol, Script
 
+MANY = 10_000
+"""Ports after which one is used again: a system has about 28,000 that are free for any server."""
+
+_ports: dict[int, None] = {}
+"""Where servers of this process were: its LMs remember what an address answered, so the next one is at another."""
+
 
 class LoopbackLM:
     """A real OpenAI-compatible server on 127.0.0.1 that answers from a script.
@@ -63,9 +69,7 @@ class LoopbackLM:
         def serve() -> None:
             asyncio.set_event_loop(self._loop)
             try:
-                server = self._loop.run_until_complete(
-                    self._loop.create_server(self._connect, "127.0.0.1", port, backlog=1024)
-                )
+                server = self._loop.run_until_complete(self._listen(port))
             except OSError as error:
                 failure.append(error)
                 started.set()
@@ -86,6 +90,15 @@ class LoopbackLM:
         started.wait()
         if failure:
             raise failure[0]
+
+    async def _listen(self, port: int) -> asyncio.Server:
+        while True:
+            server = await self._loop.create_server(self._connect, "127.0.0.1", port, backlog=1024)
+            taken = int(server.sockets[0].getsockname()[1])
+            if port or taken not in _ports or len(_ports) > MANY:
+                _ports[taken] = None
+                return server
+            server.close()
 
     def _connect(self) -> ChatProtocol:
         connection = ChatProtocol(self._script, self._loop)

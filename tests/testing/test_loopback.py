@@ -298,3 +298,11 @@ def test_many_at_once_are_all_in_flight_together():
         answers = asyncio.run(all_of_them(host, int(port)))
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     assert server.in_flight_high_water == 200
+
+
+def test_no_two_servers_of_a_process_have_one_address():
+    addresses = []
+    for _ in range(150):
+        with LoopbackLM("x") as server:
+            addresses.append(server.url)
+    assert len({*addresses}) == 150  # a system gives a port again: one pair of these, two times of three
