@@ -30,7 +30,8 @@ async def sift(
 
     A text that says the same as its parent in other words is wrong where that one is, and leaves after two runs. So a
     writer is asked again until one text is right on all of these examples, or a share of the budget is spent.
-    Validation examples are not touched: what leaves here leaves no trace in the standings.
+    Validation examples are not touched: what leaves here leaves no trace in the standings. A text that got no answer from
+    its language model is not known to be wrong, and goes on behind those that gain.
 
     Cost: for each new candidate its proposal, runs on the first block, and on the next if it is of the better half of
     its round and gained on one. With fewer failed examples than the blocks have, or a budget whose share does not pay
@@ -58,22 +59,27 @@ async def sift(
         return list(await ask(0, count))
     most = sum(session.best_score - known[key] for key in rows)
     found: list[tuple[float, Candidate]] = []
+    unheard: dict[Candidate, float] = {}
     for number, times in enumerate(rounds):
         if number and session.runs_left() - times * price < (1 - SHARE) * left:
             break
         alive = list(await ask(number, times * count))
         gains, half, first = dict.fromkeys(alive, 0.0), -(-len(alive) // 2), 0
+        unheard.update(gains)
         for size in blocks:
             names = set(rows[first : first + size])
             part = [example for example in session.train if example.id in names]
             for after in await session.evaluate_all(alive, part, scope=f"{scope}/{number}/{first}") if alive else ():
                 old, new = pairs(before, after)
                 gains[after.candidate] += sum(new) - sum(old)
-            alive = sorted((one for one in alive if gains[one] > TOLERANCE), key=lambda one: -round(gains[one], 9))
+                if new:
+                    unheard.pop(after.candidate, None)
+            likely = [one for one in alive if gains[one] > TOLERANCE or one in unheard]
+            alive = sorted(likely, key=lambda one: -round(gains[one], 9))
             alive, first = alive[: max(count, half)], first + size
         found += [(gain, one) for one, gain in gains.items()]
         if any(gain >= most - TOLERANCE for gain, _ in found):
             break
     found.sort(key=lambda entry: -round(entry[0], 9))
     session.decide("sift", at=scope, gains=[round(gain, 6) for gain, _ in found])
-    return [one for gain, one in found if gain > TOLERANCE][:count]
+    return [one for gain, one in found if gain > TOLERANCE or one in unheard][:count]

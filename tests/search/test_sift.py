@@ -4,6 +4,7 @@ import pytest
 
 from promptgrad import aio, lm, nn, run
 from promptgrad.data import Example
+from promptgrad.errors import LMConnectionError
 from promptgrad.search import Session, sift
 
 
@@ -27,7 +28,14 @@ def metric(example, output):
 def session():
     journal = run.Journal()
     ledger = run.Ledger(run.Budget(), journal)
-    program = nn.Predict("word -> answer", instruction="Copy it.").to(lm.FunctionLM(answer, name="limited"))
+    away = ["first", "second"]
+
+    def limited(messages):
+        if "late" in messages[0]["content"] and away:
+            raise LMConnectionError(f"refused, the {away.pop(0)} time")
+        return answer(messages)
+
+    program = nn.Predict("word -> answer", instruction="Copy it.").to(lm.FunctionLM(limited, name="limited"))
     with run.active(journal=journal, ledger=ledger):
         yield Session(
             model=program,
@@ -71,6 +79,11 @@ def test_it_gives_up_after_a_few_rounds(session):
 def test_the_best_come_first_and_no_more_than_were_wanted(session):
     kept, _, _ = sifted(session, "Copy.", "Below 12 reverse.", "Below 20 reverse.")
     assert kept == ["Below 20 reverse.", "Below 12 reverse."]
+
+
+def test_a_text_that_got_no_answer_is_not_known_to_be_wrong(session):
+    kept, _, _ = sifted(session, "Copy.", "Below 20 reverse, late.", "Below 20 reverse.", count=3)
+    assert kept == ["Below 20 reverse.", "Below 20 reverse, late."]
 
 
 def test_no_validation_example_is_touched(session):

@@ -7,7 +7,6 @@ Argument "oauth": it is its own authorization server, with registration and a lo
 import secrets
 import socket
 import sys
-import time
 
 import uvicorn
 from mcp.server.auth.provider import AccessToken, AuthorizationCode, construct_redirect_uri
@@ -47,7 +46,7 @@ class Logins:
         self.codes[code] = AuthorizationCode(
             code=code,
             scopes=params.scopes or [],
-            expires_at=time.time() + 60,
+            expires_at=2**40,
             client_id=client.client_id,
             code_challenge=params.code_challenge,
             redirect_uri=params.redirect_uri,

@@ -97,7 +97,7 @@ except pg.errors.ReplayError as error:
 
 @posix
 def test_a_disk_that_is_full(tmp_path):
-    run = subprocess.run([sys.executable, "-c", FULL], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", FULL], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stderr) == (0, "")
     first, second = run.stdout.splitlines()
     assert first == f"OSError [Errno 27] {os.strerror(errno.EFBIG)}: 'state.json'"
