@@ -65,5 +65,6 @@ def _tokens(sample: Conversation | Preference) -> int:
     reply = sample.reply if isinstance(sample, Conversation) else max(sample.chosen, sample.rejected, key=len)
     texts = [message.text for message in sample.messages] + [reply]
     if isinstance(sample, Conversation):
-        texts += [sample.tools, *(f"{call.name}{call.arguments}" for call in sample.calls)]
+        texts += [sample.tools] if sample.tools else []
+        texts += [f"{call.name}{call.arguments}" for call in sample.calls]
     return sum(len(text.encode("utf-8", "surrogatepass")) // 4 + 1 for text in texts)

@@ -30,8 +30,8 @@ async def sift(
 
     A text that says the same as its parent in other words is wrong where that one is, and leaves after two runs. So a
     writer is asked again until one text is right on all of these examples, or a share of the budget is spent.
-    Validation examples are not touched: what leaves here leaves no trace in the standings. A text that got no answer from
-    its language model is not known to be wrong, and goes on behind those that gain.
+    Validation examples are not touched: what leaves here leaves no trace in the standings. A text that got no answer
+    is not known to be wrong, and goes on behind those that gain.
 
     Cost: for each new candidate its proposal, runs on the first block, and on the next if it is of the better half of
     its round and gained on one. With fewer failed examples than the blocks have, or a budget whose share does not pay

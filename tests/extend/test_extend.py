@@ -32,7 +32,7 @@ def page(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", extend.__all__)
 def test_every_name_is_that_of_its_room(name):
     found = getattr(extend, name)
-    room = importlib.import_module(extend._HOME[name])
+    room = importlib.import_module(extend._LATE[name])
     assert found is getattr(room, name)
     assert name in room.__all__
 
