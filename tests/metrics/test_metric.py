@@ -144,3 +144,17 @@ def test_the_best_score_is_a_number_above_zero(best):
     metric.best = best
     with pytest.raises(MetricError, match="above zero"):
         as_metric(metric)
+
+
+def test_the_keys_of_an_output_may_be_read_only_once():
+    class Rows:
+        def keys(self):
+            yield from ("note", "answer")
+
+        def __getitem__(self, name):
+            return "Paris"
+
+    example = Example(question="?", answer="Paris", note="x").with_inputs("question")
+    assert exact_match(field="answer")(example, Rows()) == 1
+    with pytest.raises(MetricError, match="the output has note,answer"):
+        exact_match(example, Rows())
