@@ -39,6 +39,7 @@ _WORDS = {
 }  # fmt: skip
 _BARE = re.compile(r"[^\[\]{},:\"'`\n]+")
 _OPENS = re.compile(r"[\[{]")
+_LIST = re.compile(r"\[[^\[\]]*\]")
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -123,11 +124,10 @@ def has_torn_numbers(text: str) -> bool:
 
     "[1,000, 2]" is one thousand and two, or three; and so are the decimals of "[0,5, 1,5]".
     """
-    inside = text[text.find("[") : text.rfind("]")]
-    if _DECIMAL.search(inside) is None:
+    if _DECIMAL.search(text) is None or (opened := _OPENS.search(text)) is None:
         return False
-    bare = _CLOSED_TEXT['"'].sub('""', inside)
-    return _DECIMAL.search(bare) is not None and _NEXT_NUMBER.search(bare) is not None
+    bare = _CLOSED_TEXT['"'].sub('""', text[opened.start() :])
+    return any(_DECIMAL.search(items) and _NEXT_NUMBER.search(items) for items in _LIST.findall(bare))
 
 
 def _closings(text: str) -> dict[int, int]:

@@ -288,6 +288,10 @@ def test_read_or_asked_again(annotation: Any, text: str, wanted: Any) -> None:
         (Rating, '{"x": "GOOD"}', Rating.GOOD),
         (str | None, '{"x": null}', None),
         (int | None, '{"x": "N/A"}', None),
+        (dict[str, Any], '{"x": {"a": "[1, 2]", "b": [1,2]}}', {"a": "[1, 2]", "b": [1, 2]}),
+        (list[list[int]], '{"x": [[1,2], [3, 4]]}', [[1, 2], [3, 4]]),
+        (list[list[int]], '{"x": [[1,200, 3], [4]]}', AGAIN),
+        (list[float], 'a 5" one: {"x": [0,5, 1,5]}', AGAIN),
     ],
 )
 def test_json_replies(annotation: Any, text: str, wanted: Any) -> None:

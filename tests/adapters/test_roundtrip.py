@@ -70,7 +70,20 @@ PIECES = [
         "null",
         "None",
     ),
-    *('"', "'", "é", "\U0001d518", "x", "0", "- a", "1. b", "}", "]", "(In this example, leave out `answer`.)"),
+    *(
+        '"',
+        "'",
+        "é",
+        "\U0001d518",
+        "x",
+        "0",
+        "- a",
+        "1. b",
+        "}",
+        "]",
+        "[1, 2]",
+        "(In this example, leave out `answer`.)",
+    ),
 ]
 texts = st.text(max_size=12) | st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
 THOUGHTS = [
@@ -220,6 +233,23 @@ def test_values_come_back(adapter: str, annotation: Any, strategy: st.SearchStra
         assert text == values["given"]
     else:
         assert same(field.validate_json(text), values["given"])
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@given(cases=st.lists(st.sampled_from(TYPES), min_size=2, max_size=4), data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_values_of_unlike_types_come_back_beside_one_another(
+    adapter: str, cases: list[tuple[Any, st.SearchStrategy[Any]]], data: st.DataObject
+) -> None:
+    names = ["first", "answer", "note", "last"][: len(cases)]
+    sig = Signature(
+        [Field("given"), *(Field(name, case[0], role="output") for name, case in zip(names, cases, strict=True))]
+    )
+    values = {name: data.draw(case[1]) for name, case in zip(names, cases, strict=True)}
+    form = ADAPTERS[adapter].format(sig)
+    read = form.read(form.assistant(values))
+    assert list(read) == names
+    assert all(map(same, read.values(), values.values()))
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
