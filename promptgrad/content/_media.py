@@ -20,6 +20,7 @@ from promptgrad.content._sources import (
     MOST_BYTES,
     Source,
     checked_address,
+    checked_type,
     encoded,
     from_json,
     public,
@@ -337,7 +338,7 @@ class File(Media):
 
     Args:
         data: The bytes; or a `Path`, an address, a `data:` URL.
-        media_type: Their type, such as `application/pdf`; by default as the first bytes say.
+        media_type: Their type, such as `application/pdf`; by default as the first bytes say, else as the name does.
         url: An address, or the id of a file that was uploaded to the provider, in place of the bytes.
         name: The name that the model sees; by default that of the path, if there is one.
 
@@ -351,6 +352,8 @@ class File(Media):
     def __init__(self, data: Source = b"", media_type: str = "", url: str = "", name: str = "") -> None:
         if isinstance(data, os.PathLike) and not name:
             name = Path(data).name
+        elif name and isinstance(data, bytes) and data and not (media_type or media_type_of(data)):
+            media_type = checked_type(name, data)
         Media.__init__(self, data, media_type, url)
         object.__setattr__(self, "name", name)
 

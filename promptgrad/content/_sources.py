@@ -52,10 +52,10 @@ def read_file(path: str | os.PathLike[str], media_type: str) -> tuple[bytes, str
         raise ValueError(f"{name} is empty: there is nothing in it to send")
     if len(data) > MOST_BYTES:
         raise ValueError(f"{name} is larger than {size_text(MOST_BYTES)}, the most that is read")
-    return data, media_type or _checked_type(name, data)
+    return data, media_type or checked_type(name, data)
 
 
-def _checked_type(name: str, data: bytes) -> str:
+def checked_type(name: str, data: bytes) -> str:
     """The media type of a file: what its first bytes tell, else what its name says, where they do not contradict it.
 
     Raises:
@@ -80,12 +80,27 @@ def _checked_type(name: str, data: bytes) -> str:
     return named
 
 
+_ALIKE = {
+    "png": {
+        **dict.fromkeys(("CMYK", "YCbCr", "HSV", "LAB", "RGBX", "F"), "RGB"),
+        **dict.fromkeys(("PA", "RGBa"), "RGBA"),
+        **{"La": "LA", "I": "I;16"},
+    },
+    "jpeg": dict.fromkeys(("RGBA", "LA", "P", "PA", "HSV", "LAB", "I", "F"), "RGB"),
+}
+"""For a format, the modes of PIL that its files cannot have, and what is as good to see."""
+
+
 def encoded(image: Any, media_type: str) -> tuple[bytes, str]:
     """The bytes of an image of PIL, in the format of its file or as PNG."""
     form = media_type.rpartition("/")[2] or str(getattr(image, "format", None) or "png").lower()
     form = form if form in ("png", "jpeg", "gif", "webp") else "png"
+    mode = _ALIKE.get(form, {}).get(getattr(image, "mode", ""))
     data = io.BytesIO()
-    image.save(data, form.upper())
+    try:
+        (image if mode is None else image.convert(mode)).save(data, form.upper())
+    except OSError as error:
+        raise ValueError(f"the image of PIL cannot be written as {form}: {error}") from error
     return data.getvalue(), f"image/{form}"
 
 

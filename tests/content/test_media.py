@@ -1,5 +1,6 @@
 """Images, sounds and files: what they are made of, how they are shown, what is refused."""
 
+import io
 import json
 import os
 import pickle
@@ -94,6 +95,31 @@ def test_pil_itself():
     assert "base64" in made._repr_html_()
     assert Image(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1 broken").size == (1, 1)
     assert Image(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1 broken")._thumbnail() == b""
+
+
+def test_of_bytes_that_do_not_tell_what_they_are_the_name_of_the_file_does():
+    assert File(b"a,b\n1,2", name="a.csv").media_type == "text/csv"
+    assert File(b"PK\x03\x04....", name="a.docx").media_type.endswith("wordprocessingml.document")
+    assert File(b"%PDF-1.4", name="a.txt").media_type == "application/pdf"
+    with pytest.raises(ValueError, match="'a.pdf' is no application/pdf, as its name says: it is a text"):
+        File(b"a,b", name="a.pdf")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"])
+def test_an_image_of_pil_may_have_any_colours(mode):
+    """PNG has no colours of print, and JPEG no transparency."""
+    pillow = pytest.importorskip("PIL.Image")
+    for kind in ("image/png", "image/jpeg"):
+        made = Image(pillow.new(mode, (6, 4)), kind if mode != "I;16" else "image/png")
+        assert made.size == (6, 4)
+        assert made._thumbnail()
+
+
+def test_an_image_of_pil_that_ends_too_early_is_told():
+    pillow = pytest.importorskip("PIL.Image")
+    whole = Image(pillow.effect_noise((64, 64), 90)).data
+    with pytest.raises(ValueError, match=r"cannot be written as png: .*truncated"):
+        Image(pillow.open(io.BytesIO(whole[:-900])))
 
 
 @pytest.mark.parametrize(
