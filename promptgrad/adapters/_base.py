@@ -7,17 +7,17 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.adapters._compiled import Compiled, message_of
+from promptgrad.adapters._compiled import Compiled
 from promptgrad.adapters._debris import without_end_of_turn
 from promptgrad.adapters._demo import demo_values
 from promptgrad.adapters._guard import losing_nothing
 from promptgrad.adapters._place import ValuePlace
 from promptgrad.adapters._shield import EDGE, THOUGHTS, unshield
+from promptgrad.adapters._turns import answered, message_of, messages_of
 from promptgrad.adapters._values import writer
 from promptgrad.errors import (
     ContentFilterError,
     CutReplyError,
-    InputError,
     ParseError,
     RefusalError,
     ToolCallError,
@@ -26,9 +26,7 @@ from promptgrad.lm import (
     Completion,
     Content,
     Message,
-    Part,
     Prefix,
-    ToolCall,
     ToolResult,
     without_thinking,
 )
@@ -110,14 +108,8 @@ class Format:
         raise NotImplementedError
 
     def turns_before(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        """The messages of earlier turns before that of a call, for a signature with a `History`."""
-        return ()
-
-    def bind(
-        self, adapter: Adapter, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
-    ) -> Compiled:
-        """The signature with what `Adapter.compile` has rendered."""
-        return Compiled(adapter, self, prefix, response_format, skipped, remind=remind)
+        """The messages of earlier turns before that of a call or a demo, for a signature with a `History`."""
+        return tuple(message for name in self.aside if name in inputs for message in messages_of(inputs[name], self))
 
     def parse(self, completion: Completion) -> dict[str, Any]:
         """The outputs that a completion holds: those that `read` finds in its text.
@@ -349,7 +341,7 @@ class Adapter:
                 (
                     *form.turns_before(inputs),
                     message_of("user", form.demo_user(inputs, missing)),
-                    *_answered(message_of("assistant", form.assistant(outputs)), number),
+                    *answered(form.assistant(outputs), f"demo_{number}"),
                 )
             )
         messages = [*partial, *complete]
@@ -357,7 +349,8 @@ class Adapter:
             messages.insert(0, Message("system", system))
         reply = form.reply_signature
         response_format = None if reply is None else self.response_format(reply)
-        return form.bind(self, Prefix(messages), response_format, skipped, remind=not complete)
+        remind = bool(form.aside) or not complete
+        return Compiled(self, form, Prefix(messages), response_format, skipped, remind=remind)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_formats", "_compiled")}
@@ -376,28 +369,9 @@ class Adapter:
         return f"{type(self).__name__}()"
 
 
-def _answered(message: Message, number: int) -> tuple[Message, ...]:
-    """The reply of a demo; its calls of tools have their results behind them, as providers ask."""
-    if isinstance(message.content, str) or not message.tool_calls:
-        return (message,)
-    parts: list[Part] = []
-    results: list[Part] = []
-    for part in message.content:
-        if isinstance(part, ToolCall):
-            part = ToolCall(f"demo_{number}_{len(results) + 1}", part.name, part.arguments)
-            results.append(ToolResult(part.id, "ok"))
-        parts.append(part)
-    return (Message(message.role, tuple(parts)), Message("tool", tuple(results)))
-
-
 def _trim(kept: dict[Any, Any], most: int) -> None:
     while len(kept) >= most:
         del kept[next(iter(kept))]
-
-
-def missing_input(name: str, signature: Signature) -> InputError:
-    """The error of a call that lacks an input."""
-    return InputError(f"the input {name!r} is missing; the signature is {signature!r}")
 
 
 def unreadable(reply: str, reason: str, signature: Signature, kind: type[ParseError] = ParseError) -> ParseError:

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
-from promptgrad.adapters._compiled import Compiled
+from promptgrad.adapters._base import Format, unreadable
 from promptgrad.adapters._kinds import bare, members
 from promptgrad.adapters._pieces import MEDIA, cited, is_media, joined, may_hold_media
 from promptgrad.adapters._sections import sections_of
-from promptgrad.adapters._turns import is_history, merged, messages_of
+from promptgrad.adapters._turns import histories
 from promptgrad.adapters._values import describe, listed
 from promptgrad.content import Citation, Document, is_reasoning
 from promptgrad.errors import ParseError, RefusalError, SignatureError
-from promptgrad.lm import Completion, Content, Message, Prefix, without_thinking
+from promptgrad.lm import Completion, Content, without_thinking
 from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def with_beside(signature: Signature, make: Callable[[Signature], Format]) -> Fo
     Raises:
         SignatureError: An output holds an image inside of another value.
     """
-    aside = [name for name, field in signature.inputs.items() if is_history(field.annotation)]
+    aside = histories(signature)
     media = {name: field for name, field in signature.outputs.items() if _is_media_output(field)}
     thoughts = [name for name, field in signature.outputs.items() if is_reasoning(field.annotation)]
     cites = [name for name, field in signature.outputs.items() if _are_citations(field)]
@@ -162,6 +161,7 @@ class BesideFormat(Format):
         self.aside = aside
         self.media = media
         self.thoughts = thoughts
+        self.is_varied = written.is_varied
         self.begins = tuple(dict.fromkeys((*written.begins, *unthought.begins)))
         self._named = [name for name in signature.outputs if name not in thoughts]
 
@@ -178,6 +178,9 @@ class BesideFormat(Format):
         where = "Beside the text, the reply holds" if self.reply_signature is not None else "The reply holds"
         return "\n\n".join([*([said] if said else []), "\n".join([f"{where}, not as text:", *lines])])
 
+    def options(self, inputs: Mapping[str, Any]) -> Mapping[str, str]:
+        return self.written.options(inputs)
+
     def user(self, inputs: Mapping[str, Any], *, remind: bool = False) -> Content:
         return self.written.user(self.cites.inputs(_among(inputs, self.written.signature.inputs)), remind=remind)
 
@@ -192,20 +195,6 @@ class BesideFormat(Format):
             value = outputs.get(name)
             made += value if isinstance(value, (list, tuple)) else [] if value is None else [value]
         return joined(made)
-
-    def turns_before(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        found: list[Message] = []
-        for name in self.aside:
-            if name in inputs:
-                found += messages_of(inputs[name], self.written)
-        return tuple(found)
-
-    def bind(
-        self, adapter: Adapter, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
-    ) -> Compiled:
-        if not self.aside:
-            return super().bind(adapter, prefix, response_format, skipped, remind=remind)
-        return CompiledTurns(adapter, self, prefix, response_format, skipped, remind=True)
 
     def answer(self, completion: Completion) -> Completion:
         return without_thinking(completion, self._named, begins=self.begins)
@@ -227,7 +216,7 @@ class BesideFormat(Format):
             if self.reply_signature is not None and not reasoning:
                 found = form.parse(completion)
         else:
-            told = replace(completion, content=completion.text) if self.media else completion
+            told = _without_media(completion) if self.media else completion
             if completion.citations and self.cites.names:
                 found = self.cites.parse(form, told, thought=bool(reasoning))
                 found.update({name: [*completion.citations] for name in self.cites.names})
@@ -286,21 +275,10 @@ class BesideFormat(Format):
         return found
 
 
+def _without_media(completion: Completion) -> Completion:
+    left = tuple(part for part in completion.parts if not isinstance(part, MEDIA))
+    return replace(completion, content=left)
+
+
 def _among(values: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in fields}
-
-
-class CompiledTurns(Compiled):
-    """A signature with a history: earlier turns stand before the message of a call."""
-
-    __slots__ = ()
-
-    def request_tail(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        for name in self._aside:
-            if name not in inputs:
-                raise missing_input(name, self.signature)
-        return merged([*self._format.turns_before(inputs), *super().request_tail(inputs)])
-
-    @property
-    def _aside(self) -> Sequence[str]:
-        return self._format.aside

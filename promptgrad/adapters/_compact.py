@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.adapters._base import Adapter, Format, missing_input
+from promptgrad.adapters._base import Adapter, Format
 from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
 from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
@@ -17,7 +17,7 @@ from promptgrad.adapters._sections import left_out, opens_fence
 from promptgrad.adapters._shield import guard, shield, unguard
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._unclear import Unclear, add_body
-from promptgrad.adapters._values import choices, describe, tidy_schema, writer
+from promptgrad.adapters._values import choices, describe, missing_input, tidy_schema, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._inside import part_at, place_at, split_path, type_at
 from promptgrad.adapters._place import ValuePlace, alternatives
-from promptgrad.lm import Completion, Content, Message, Prefix, Request
+from promptgrad.adapters._turns import merged, message_of
+from promptgrad.adapters._values import missing_input
+from promptgrad.lm import Completion, Message, Prefix, Request
 
 if TYPE_CHECKING:
     from promptgrad.adapters._base import Adapter, Format
@@ -60,13 +62,22 @@ class Compiled:
         self.skipped = skipped
 
     def request_tail(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        """The messages of this call after the prefix.
+        """The messages of this call after the prefix: earlier turns, if there are some, and its own.
 
         Raises:
             InputError: An input is missing, or cannot be written.
         """
         content = self._format.user(inputs, remind=self._remind)
-        return (Message("user", content) if isinstance(content, str) else message_of("user", content),)
+        said = Message("user", content) if content.__class__ is str else message_of("user", content)
+        return self._after_turns(inputs, said) if self._format.aside else (said,)
+
+    def _after_turns(self, inputs: Mapping[str, Any], said: Message) -> tuple[Message, ...]:
+        """The message of this call behind the earlier turns among its inputs."""
+        form = self._format
+        for name in form.aside:
+            if name not in inputs:
+                raise missing_input(name, self.signature)
+        return merged([*form.turns_before(inputs), said])
 
     def ask(
         self,
@@ -96,8 +107,13 @@ class Compiled:
             options = {"grammar": self.grammar, **options}
         form, reader = self._format, self
         if form.is_varied:
-            reader = form.for_call(inputs).bind(
-                self.adapter, self.prefix, self.response_format, self.skipped, remind=self._remind
+            reader = Compiled(
+                self.adapter,
+                form.for_call(inputs),
+                self.prefix,
+                self.response_format,
+                self.skipped,
+                remind=self._remind,
             )
             if more := {**form.options(inputs), **dict(options.get("extra", ()))}:
                 options = {**options, "extra": tuple(sorted(more.items()))}
@@ -177,10 +193,3 @@ def continued(tail: tuple[Message, ...], more: tuple[Message, ...]) -> tuple[Mes
         if isinstance(said, str) and isinstance(next_said, str):
             return (*tail[:-1], Message("user", f"{said}\n\n{next_said}"), *more[1:])
     return tail + more
-
-
-def message_of(role: str, content: Content) -> Message:
-    """A message of what a format wrote, in which a text may stand among parts."""
-    if isinstance(content, str):
-        return Message(role, content)
-    return Request.of([{"role": role, "content": content}]).tail[0]

@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._grammars import one_of, quoted
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
 from promptgrad.adapters._read import reader
-from promptgrad.adapters._values import choices
+from promptgrad.adapters._values import choices, missing_input
 from promptgrad.content import Audio, File, History, Image
 from promptgrad.data import Example, pocket
 from promptgrad.data.pocket import IT_IS_RIGHT, say_unknown

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from promptgrad.adapters._base import missing_input
 from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
-from promptgrad.adapters._values import describe, listed, writer
+from promptgrad.adapters._values import describe, listed, missing_input, writer
 from promptgrad.lm import Content
 from promptgrad.signature import Field, Signature
 

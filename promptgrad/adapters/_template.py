@@ -9,10 +9,10 @@ from itertools import pairwise
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
-from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
+from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._read import Reader
 from promptgrad.adapters._shield import guard, shield, unguard
-from promptgrad.adapters._values import listed, writer
+from promptgrad.adapters._values import listed, missing_input, writer
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.lm import Completion, Message
 from promptgrad.signature import Field, Signature

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from promptgrad.adapters._base import Adapter, Format, missing_input, unreadable
-from promptgrad.adapters._beside import CompiledTurns, InputFormat, with_beside
-from promptgrad.adapters._compiled import Compiled
+from promptgrad.adapters._base import Format, unreadable
+from promptgrad.adapters._beside import InputFormat, with_beside
 from promptgrad.adapters._kinds import bare, members
 from promptgrad.adapters._tool import Tool
+from promptgrad.adapters._values import missing_input
 from promptgrad.errors import ParseError, RefusalError, SignatureError, ToolCallError
-from promptgrad.lm import Completion, Content, Message, Prefix, TextPart, ToolCall
+from promptgrad.lm import Completion, Content, TextPart, ToolCall
 from promptgrad.signature import Field, Signature
 
 if TYPE_CHECKING:
@@ -105,16 +105,6 @@ class ToolFieldsFormat(Format):
             return said or "(no call)"
         before = (TextPart(said),) if isinstance(said, str) and said else () if isinstance(said, str) else said
         return (*before, *calls)
-
-    def turns_before(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
-        return self.written.turns_before(inputs)
-
-    def bind(
-        self, adapter: Adapter, prefix: Prefix, response_format: str | None, skipped: int, *, remind: bool
-    ) -> Compiled:
-        if not self.aside:
-            return super().bind(adapter, prefix, response_format, skipped, remind=remind)
-        return CompiledTurns(adapter, self, prefix, response_format, skipped, remind=True)
 
     def options(self, inputs: Mapping[str, Any]) -> dict[str, str]:
         tools = list(self._tools(inputs).values())

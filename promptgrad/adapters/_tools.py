@@ -9,7 +9,7 @@ from typing import Any
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._feed import FieldPiece, ReplyFeed
 from promptgrad.adapters._json import JSONFormat, response_schema
-from promptgrad.adapters._tool_fields import with_tools
+from promptgrad.adapters._tool_fields import ToolFieldsFormat, with_tools
 from promptgrad.errors import ParseError, RefusalError, SignatureError, ToolCallError
 from promptgrad.lm import Completion, Content, ToolCall
 from promptgrad.signature import Signature
@@ -112,7 +112,7 @@ class ToolsAdapter(Adapter):
             SignatureError: It has tools of its own.
         """
         form = with_tools(signature, ToolsFormat)
-        if not isinstance(form, ToolsFormat):
+        if isinstance(form, ToolFieldsFormat):
             raise SignatureError(
                 "the adapter 'tools' asks for the outputs as a call of its own function, and this signature has tools: "
                 "use 'chat', 'json' or 'xml', which pass them natively"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from promptgrad.adapters._base import Format
 from promptgrad.adapters._kinds import members
 from promptgrad.adapters._pieces import joined
 from promptgrad.content import History, Turn
 from promptgrad.errors import InputError, ParseError
-from promptgrad.lm import Content, Message, TextPart, expected_tokens
-from promptgrad.signature import Field
+from promptgrad.lm import Content, Message, Part, Request, TextPart, ToolCall, ToolResult, expected_tokens
+from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.adapters._base import Format
 
 _FRAME = 5
 """Tokens that a message takes beside its content: its role, and signs of its beginning and end."""
+
+
+def histories(signature: Signature) -> list[str]:
+    """The inputs that are earlier turns, which stand in messages of their own."""
+    return [name for name, field in signature.inputs.items() if is_history(field.annotation)]
 
 
 def is_history(annotation: Any) -> bool:
@@ -68,19 +75,20 @@ def _messages(number: int, turn: Turn, form: Format) -> Sequence[Message]:
         content = turn.content if isinstance(turn.content, str) else joined(turn.content)
         return (Message(turn.role, "".join(("", content)) if isinstance(content, str) else content),)
     fields = turn.content
-    inputs = _values(number, fields, form.signature.inputs)
-    outputs = _values(number, fields, form.signature.outputs)
+    asked = {name: field for name, field in form.signature.inputs.items() if name not in form.aside}
+    inputs = _values(number, fields, asked)
+    outputs = _values(number, fields, form.demo_fields)
     if not inputs and not outputs:
-        known = ", ".join(form.signature.fields)
+        known = ", ".join([*asked, *form.demo_fields])
         raise InputError(
             f"turn {number} of the history has no field of the signature: its fields are {', '.join(fields)}, and "
             f"those of the signature are {known}; a turn of a chat is written ('user', text)"
         )
     made = []
     if inputs:
-        made.append(Message("user", form.demo_user(inputs, ())))
+        made.append(message_of("user", form.demo_user(inputs, ())))
     if outputs:
-        made.append(Message("assistant", form.assistant(outputs)))
+        made += answered(form.assistant(outputs), f"turn_{number}")
     return made
 
 
@@ -98,6 +106,33 @@ def _value(number: int, field: Field, value: Any) -> Any:
     except (InputError, ParseError) as error:
         raise InputError(f"turn {number} of the history does not fit the signature: {error}") from error
     return checked
+
+
+def message_of(role: str, content: Content) -> Message:
+    """A message of what a format wrote, in which a text may stand among parts."""
+    if isinstance(content, str):
+        return Message(role, content)
+    return Request.of([{"role": role, "content": content}]).tail[0]
+
+
+def answered(content: Content, name: str) -> tuple[Message, ...]:
+    """The reply of a demo or an earlier turn; its calls of tools have their results behind them, as providers ask.
+
+    Args:
+        content: What a format wrote.
+        name: The beginning of the ids of the calls.
+    """
+    message = message_of("assistant", content)
+    if isinstance(message.content, str) or not message.tool_calls:
+        return (message,)
+    parts: list[Part] = []
+    results: list[Part] = []
+    for part in message.content:
+        if isinstance(part, ToolCall):
+            part = ToolCall(f"{name}_{len(results) + 1}", part.name, part.arguments)
+            results.append(ToolResult(part.id, "ok"))
+        parts.append(part)
+    return (Message(message.role, tuple(parts)), Message("tool", tuple(results)))
 
 
 def merged(messages: Iterable[Message]) -> tuple[Message, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._sections import sections_of
 from promptgrad.adapters._tool_fields import with_tools
+from promptgrad.adapters._turns import histories
 from promptgrad.adapters._values import describe, listed, writer
 from promptgrad.errors import SignatureError
 from promptgrad.lm import LM, Content
@@ -23,8 +25,9 @@ class TwoStepFormat(Format):
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
         self.asked = signature
+        self.aside = histories(signature)
         self.free = free_name(signature)
-        self.inputs = sections_of(signature)
+        self.inputs = sections_of(reduce(Signature.delete, self.aside, signature))
         self.signature = signature.append(Field(self.free, str, "an answer in free words", "output"))
         for name in signature.outputs:
             self.signature = self.signature.delete(name)
@@ -39,7 +42,7 @@ class TwoStepFormat(Format):
 
     def system(self, instruction: str) -> str:
         parts = [instruction] if instruction else []
-        if self.signature.inputs:
+        if self.inputs.parts:
             parts.append(self.inputs.describe())
         lines = [f"- `{name}`: {describe(field)}" for name, field in self.asked.outputs.items()]
         parts.append("\n".join(["Answer in your own words, so that these can be found in what you say:", *lines]))
@@ -112,10 +115,13 @@ class TwoStepAdapter(Adapter):
         Raises:
             SignatureError: It has tools, or a field for each name of the free reply.
         """
-        form = with_tools(signature, TwoStepFormat)
-        if not isinstance(form, TwoStepFormat):
-            raise SignatureError("the adapter 'two_step' passes no tools: use 'chat', 'json' or 'xml'")
-        return form
+        texts = reduce(Signature.delete, histories(signature), signature)
+        if not isinstance(with_tools(texts, TwoStepFormat), TwoStepFormat):
+            raise SignatureError(
+                "the adapter 'two_step' finds values in words, and this signature has tools, thoughts, citations or "
+                "images as outputs, which a reply has beside its words: use 'chat', 'json' or 'xml'"
+            )
+        return TwoStepFormat(signature)
 
     def first_outputs(self, signature: Signature) -> Mapping[str, Field]:
         """The outputs of the first call."""

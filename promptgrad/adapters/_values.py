@@ -23,7 +23,12 @@ from promptgrad.content import (
     media_in,
 )
 from promptgrad.errors import InputError
-from promptgrad.signature import Field, is_union
+from promptgrad.signature import Field, Signature, is_union
+
+
+def missing_input(name: str, signature: Signature) -> InputError:
+    """The error of a call that lacks an input."""
+    return InputError(f"the input {name!r} is missing; the signature is {signature!r}")
 
 
 def choices(field: Field) -> dict[str, Any] | None:

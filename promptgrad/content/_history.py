@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 from promptgrad._habits import refuses
+from promptgrad.content._document import Document
 from promptgrad.content._media import Audio, File, Image, Media
 
 ROLES = ("user", "assistant")
@@ -22,7 +24,8 @@ class Turn:
 
     Args:
         role: `user` or `assistant`; empty for an exchange.
-        content: A text, or a tuple of texts and of images, sounds and files; of an exchange, its fields by name.
+        content: A text, or a tuple of texts and of images, sounds and files; of an exchange, its fields by name, their
+            values in JSON types: a document is a dict, a date a text.
     """
 
     role: str
@@ -52,7 +55,7 @@ class History(Sequence[Turn]):
     out; the history keeps them.
 
     Args:
-        turns: The turns, the oldest first.
+        turns: The turns, the oldest first. The thoughts of a model in a message are not said, and left out.
         max_tokens: The most tokens that the turns may take of a prompt.
 
     Raises:
@@ -169,18 +172,51 @@ def _turn(given: Any) -> Turn:
         if given.keys() == {"role", "content"}:
             return _spoken(given["role"], given["content"])
         if given and all(isinstance(name, str) for name in given):
-            return Turn("", dict(given))
+            return _exchange(given)
     elif isinstance(given, tuple) and len(given) == 2:
         return _spoken(*given)
     elif hasattr(given, "role") and hasattr(given, "content"):  # a Message
         return _spoken(given.role, given.content)
     elif hasattr(given, "keys") and hasattr(given, "items"):  # an Example
-        return Turn("", dict(given.items()))
+        return _exchange(given)
     shown = repr(given)
     raise ValueError(
         f"a turn is ('user', text), ('assistant', text), or the fields of an exchange, not {shown[:60]}: write "
         "History([{'question': ..., 'answer': ...}])"
     )
+
+
+def _exchange(given: Any) -> Turn:
+    return Turn("", {name: _held(value) for name, value in given.items()})
+
+
+def _held(value: Any) -> Any:
+    """A value in JSON types, with images, sounds and files among them, as a state has it; a text is the same object.
+
+    A value of another type, such as a date, becomes one again where the field is written. What has no such form stays.
+    """
+    if isinstance(value, Enum):
+        return _held(value.value)
+    if value is None or isinstance(value, (str, bool, int, float, Media)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _held(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_held(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_held, value), key=repr)
+    if hasattr(value, "model_dump"):
+        return _restored(value.model_dump(mode="json"))
+    if hasattr(value, "to_dict"):
+        return _held(value.to_dict())
+    if is_dataclass(value):
+        return {field.name: _held(getattr(value, field.name)) for field in fields(value)}
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        return value
 
 
 def _spoken(role: Any, content: Any) -> Turn:
@@ -189,12 +225,27 @@ def _spoken(role: Any, content: Any) -> Turn:
     if isinstance(content, str):
         return Turn(role, content)
     parts = content if isinstance(content, (list, tuple)) else (content,)
-    return Turn(role, tuple(_text(part) for part in parts))
+    made = tuple(_part(part) for part in parts if getattr(part, "kind", "") != "reasoning")
+    return Turn(role, made[0] if len(made) == 1 and isinstance(made[0], str) else made)
 
 
-def _text(part: Any) -> Any:
-    """A part of a turn; one of a message that is text alone is the text."""
-    return part.text if getattr(part, "kind", "") == "text" and isinstance(part.text, str) else _restored(part)
+def _part(part: Any) -> Any:
+    """A part of a turn; one of a message that is text alone, and a document, are their texts."""
+    if isinstance(part, Document):
+        return str(part)
+    made = part.text if getattr(part, "kind", "") == "text" else _restored(part)
+    if isinstance(made, (str, Media)):
+        return made
+    raise ValueError(
+        f"a turn holds texts, images, sounds and files, not {_kind(part) or type(part).__name__!r}: write "
+        "('user', ('What is it?', Image(url)))"
+    )
+
+
+def _kind(part: Any) -> str:
+    """The kind of a part of a message, or of its form in some dialect; empty for what is none."""
+    found = part.get("type") if isinstance(part, Mapping) else getattr(part, "kind", "")
+    return found if isinstance(found, str) else ""
 
 
 def restored(form: Any) -> Any:
@@ -236,11 +287,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Media):
         return value.dump()
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
         return [_plain(item) for item in value]
-    dump = getattr(value, "model_dump", None)
-    return value if dump is None else dump(mode="json")
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    raise ValueError(f"a turn of the history holds a {type(value).__name__}, which has no JSON form")
 
 
 def _brief(value: Any) -> str:

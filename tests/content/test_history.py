@@ -1,29 +1,73 @@
 """Conversations: what a turn may be, how a history is kept and shown."""
 
+import dataclasses
+import datetime
+import enum
 import json
 import pickle
+from decimal import Decimal
+from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptgrad import nn
 from promptgrad.autograd import Text
-from promptgrad.content import Audio, History, Image, Turn, restored
+from promptgrad.content import Audio, Citation, Document, History, Image, Turn, restored
 from promptgrad.data import Example
 from promptgrad.errors import SignatureError
-from promptgrad.lm import Message
+from promptgrad.lm import Completion, Message, ReasoningPart, TextPart, ToolCall
 from promptgrad.run import value_digest
+from promptgrad.signature import Field, Signature
 from tests.made_files import png, wav
 
 CAT = Image(png())
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+
+
+@dataclasses.dataclass
+class Row:
+    name: str
+    when: datetime.date
+
+
+class Card(pydantic.BaseModel):
+    picture: Image
+    price: Decimal
+
+
+TYPED: list[tuple[Any, Any]] = [
+    (list[Document], [Document("It is green.", "Grass")]),
+    (list[Citation], [Citation(1, "green")]),
+    (datetime.date, datetime.date(2024, 2, 29)),
+    (datetime.timedelta, datetime.timedelta(1, 2)),
+    (Mood, Mood.GOOD),
+    (Decimal, Decimal("1.50")),
+    (set[str], {"b", "a"}),
+    (tuple[int, str], (1, "a")),
+    (dict[int, list[Row]], {1: [Row("a", datetime.date(2024, 1, 1))]}),
+    (Card, Card(picture=CAT, price=Decimal("0.10"))),
+    (list[ToolCall], [ToolCall("1", "look", "{}")]),
+]
 WORDS = st.text(max_size=8)
 SPOKEN = st.tuples(
     st.sampled_from(["user", "assistant"]),
     WORDS | st.lists(WORDS | st.sampled_from([CAT, Audio(wav())]), min_size=1, max_size=3).map(tuple),
 )
 NAMES = st.sampled_from(["question", "answer", "picture", "notes"])
-VALUES = WORDS | st.integers() | st.lists(WORDS, max_size=2) | st.just(CAT) | st.none()
+VALUES = (
+    WORDS
+    | st.sampled_from([value for _, value in TYPED])
+    | st.integers()
+    | st.lists(WORDS, max_size=2)
+    | st.just(CAT)
+    | st.none()
+)
 HISTORIES = st.builds(
     History,
     st.lists(SPOKEN | st.dictionaries(NAMES, VALUES, min_size=1), max_size=5),
@@ -44,6 +88,29 @@ def test_it_comes_back_from_json_and_pickle(history):
 def test_equal_content_is_an_equal_digest(one, other):
     assert (value_digest(one) == value_digest(other)) == (one == other)
     assert one != other or hash(one) == hash(other)
+
+
+@pytest.mark.parametrize(("kind", "value"), TYPED, ids=lambda part: str(part)[:30])
+def test_an_exchange_of_any_types_is_saved_and_asks_the_same(kind, value):
+    fields = [Field("history", History), Field("q"), Field("given", kind), Field("answer", str, role="output")]
+    program, other = (nn.Predict(Signature(fields, "Go on.")) for _ in "ab")
+    history = History().add(q="a", given=value, answer="b")
+    program.demos.data = [Example(history=history, q="c", given=value, answer="d")]
+    other.load_state_dict(json.loads(json.dumps(program.state_dict())))
+    back = History.of(json.loads(json.dumps(history.dump())))
+    wanted = program.request(history=history, q="e", given=value)
+    assert other.request(history=back, q="e", given=value).digest() == wanted.digest()
+
+
+def test_what_has_no_form_in_json_is_told_when_it_is_saved():
+    with pytest.raises(ValueError, match="a turn of the history holds a object, which has no JSON form"):
+        History().add(q=object(), answer="b").dump()
+
+
+def test_the_thoughts_of_a_message_are_not_said():
+    thought = Completion((ReasoningPart("hm"), TextPart("Hello"))).message
+    assert History([("user", "Hi"), thought]) == History([("user", "Hi"), ("assistant", "Hello")])
+    assert History([("user", ("see", Document("It is green.", "Grass")))])[0].content == ("see", "Grass\nIt is green.")
 
 
 def test_turns_are_written_in_many_ways():
@@ -85,6 +152,12 @@ def test_it_is_a_sequence_that_does_not_change():
         ([("user", "a", "b")], "a turn is"),
         ([("x", "y")] * 10_001, "of the role"),
         ([("user", "y")] * 10_001, "10000 turns at most"),
+        ([("assistant", None)], "holds texts, images, sounds and files, not 'NoneType'"),
+        ([("assistant", ("x", ToolCall("1", "f", "{}")))], "not 'tool_call'"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}],
+            "not 'image_url': write",
+        ),
     ],
 )
 def test_what_is_no_turn(turns, said):

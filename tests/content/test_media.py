@@ -101,7 +101,7 @@ def test_of_bytes_that_do_not_tell_what_they_are_the_name_of_the_file_does():
     assert File(b"a,b\n1,2", name="a.csv").media_type == "text/csv"
     assert File(b"PK\x03\x04....", name="a.docx").media_type.endswith("wordprocessingml.document")
     assert File(b"%PDF-1.4", name="a.txt").media_type == "application/pdf"
-    with pytest.raises(ValueError, match="'a.pdf' is no application/pdf, as its name says: it is a text"):
+    with pytest.raises(ValueError, match=r"'a\.pdf' is no application/pdf, as its name says: it is a text"):
         File(b"a,b", name="a.pdf")
 
 

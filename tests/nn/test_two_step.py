@@ -127,11 +127,25 @@ def test_demos_in_free_words_and_by_fields() -> None:
     assert other.messages(question="c") == predict.messages(question="c")
 
 
+def test_earlier_turns_stand_before_the_first_question_alone() -> None:
+    model = Said("m", "It is 4.", labelled(answer=4))
+    ask = nn.Predict("history: History, question -> answer: int", adapter="two_step", lm=model.lm)
+    history = pg.History([("user", "Hi"), ("assistant", "Hello")]).add(question="1+1?", answer=2)
+    assert ask(history=history, question="2+2?").answer == 4
+    assert [message.text for message in model.requests[0].messages[1:]] == [
+        *("Hi", "Hello", "[[ ## question ## ]]\n1+1?", "answer: 2", "[[ ## question ## ]]\n2+2?"),
+    ]
+    assert [message.role for message in model.requests[1].messages] == ["system", "user"]
+    with pytest.raises(pg.errors.InputError, match="is missing the input 'history'"):
+        ask(question="2+2?")
+
+
 def test_names_and_mistakes() -> None:
     sig = make_signature("reply -> answer")
     assert list(get_adapter("two_step").first_outputs(sig)) == ["free_reply"]  # type: ignore[misc]
-    with pytest.raises(SignatureError, match="passes no tools"):
-        nn.Predict("tools: list[Tool] -> calls: list[ToolCall]", adapter="two_step")
+    for beside in ("tools: list[Tool] -> calls: list[ToolCall]", "q -> thoughts: Reasoning, a", "q -> p: Image, a"):
+        with pytest.raises(SignatureError, match="finds values in words, and this signature has tools, thoughts"):
+            nn.Predict(beside, adapter="two_step")
     with pytest.raises(TypeError, match="extractor_lm is an LM or its name"):
         two_step(3)  # type: ignore[arg-type]
     assert repr(TwoStepAdapter()) == "two_step()"

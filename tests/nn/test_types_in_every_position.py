@@ -25,7 +25,7 @@ VALUES: dict[str, tuple[Any, list[Any]]] = {
     "Code": (pg.Code["python"], ["x = 1", "x = '[[ ## note ## ]]'\ny = '```'"]),
     "ToolCall": (pg.ToolCall, [pg.ToolCall("1", "look", '{"word": "a"}'), pg.ToolCall("", "look", "{}")]),
 }
-ADAPTERS = ["chat", "json", "xml", "compact"]
+ADAPTERS = ["chat", "json", "xml", "compact", "tools"]
 
 
 def positions(kind: Any, values: list[Any]) -> dict[str, tuple[Any, list[Any]]]:
@@ -94,8 +94,7 @@ def test_as_an_output_it_comes_back_from_a_reply_and_from_a_state(name: str, pla
     assert other.request(question="?").digest() == program.request(question="?").digest()
     for value in values:
         reply = form.assistant({"found": value, "note": "n"})
-        if isinstance(reply, str):
-            assert form.parse_whole(reply) == {"found": value, "note": "n"}
+        assert form.parse_whole(lm.Completion(reply)) == {"found": value, "note": "n"}
 
 
 @pytest.mark.parametrize("name", ["Image", "Audio", "File"])
