@@ -65,6 +65,7 @@ async def agrpo(
     gradient_checkpointing: bool = False,
     dtype: Any = None,
     runs: Runs | None = None,
+    replayed: bool = False,
 ) -> TuneResult:
     """Fine-tune the local model of a program on the scores of its own runs; returns a new program.
 
@@ -121,6 +122,8 @@ async def agrpo(
             `lm.lora` replies are sampled in the type of the base.
         runs: An async function `(program, examples, n, step)` that makes the runs in place of `map` and `metric`, and
             returns `LossRow`s, those of one example in a row.
+        replayed: Whether `runs` has all that it gave on record, as in a run with a journal, and is to give it again for
+            the steps before the checkpoint, so that they are counted. Nothing is learned from it again.
 
     Raises:
         NoLMError: The program runs on no local model, on several that share no weights, or on no LoRA of that name.
@@ -174,7 +177,7 @@ async def agrpo(
             stack.enter_context(folder.held())
             folder.restore(policy.training)
             policy.go_on()
-        seconds = await _learned(policy, examples, runs, steps, progress, folder)
+        seconds = await _learned(policy, examples, runs, steps, progress, folder, replayed)
     return _result(policy, program, learners, steps, seconds)
 
 
@@ -194,18 +197,23 @@ async def _learned(
     steps: int,
     progress: bool | None,  # noqa: FBT001 - internal
     folder: Checkpoint | None,
+    replayed: bool,  # noqa: FBT001 - internal
 ) -> float:
     """Take the steps that are left, or those before Ctrl-C or the end of the budget; returns the time they took."""
     options, training = policy.options, policy.training
     begun = time.monotonic() - (0.0 if folder is None else folder.seconds)
     stop = threading.Event()
     order = random.Random(f"promptgrad grpo {training.settings.seed}")
-    blocks = islice(_batches(examples, training.settings.batch_size, order), len(policy.steps), None)
+    taken = len(policy.steps)
+    first = 0 if replayed else taken
+    blocks = islice(_batches(examples, training.settings.batch_size, order), first, None)
+    if replayed:
+        policy.begin_again()
     try:
         with training.running(), progress_bar(steps, "grpo", progress) as bar:
-            bar.advance(len(policy.steps))
-            for step in range(len(policy.steps), steps):
-                if training.ended:
+            bar.advance(taken)
+            for step in range(first, steps):
+                if training.ended and step >= taken:
                     break
                 policy.sampling(step)
                 block = next(blocks)
@@ -226,6 +234,9 @@ async def _learned(
                     training.end("the replies are no numbers", names)
                     break
                 del rows  # the graphs of all runs
+                if step < taken:
+                    policy.pass_by(step, found)
+                    continue
                 await aio.in_thread(policy.learn, found, stop.is_set, names)
                 bar.advance(note=f"reward {found.reward:.3f}")
                 if folder is not None and (step + 1) % folder.every == 0:

@@ -11,10 +11,11 @@ from typing import Any
 
 from promptgrad import lm, run
 from promptgrad.data import Example
+from promptgrad.errors import JournalError
 from promptgrad.finetune._memory import apart, autocast, checkpointed, masters
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._rollouts import Graded, RolloutStep
-from promptgrad.finetune._surrogate import Surrogate, Update
+from promptgrad.finetune._surrogate import SampledReply, Surrogate, Update
 from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
 from promptgrad.finetune._tune import _one_at_a_time
 from promptgrad.finetune._weights import prepared
@@ -115,7 +116,8 @@ class Policy:
         self.program = moved(program, {id(local): own for local, own in zip(learners, self.lms, strict=True)})
         self.steps: list[RolloutStep] = []
         starts = [local.identity() for local in learners]
-        self._known = _digest([starts[0] if len(starts) == 1 else starts, asdict(settings), asdict(options)])
+        self._start = _digest([starts[0] if len(starts) == 1 else starts, asdict(settings), asdict(options)])
+        self._known = self._start
         self._updates = 0
 
     @property
@@ -143,7 +145,7 @@ class Policy:
         """What the training is of, by which the folder of its checkpoints knows it."""
         return {
             "model": ", ".join(own.name for own in self.lms),
-            "start": self._known,
+            "start": self._start,
             "recipe": f"grpo {asdict(self.options)}",
             "settings": asdict(self.training.settings),
             "samples": len(examples),
@@ -160,11 +162,29 @@ class Policy:
             self._known = str(notes["known"])
             self._updates = len(self.training.losses)
 
+    def begin_again(self) -> None:
+        """Be known as at the start, while the runs of the steps so far are looked up where they are on record."""
+        self._known = self._start
+
+    def pass_by(self, step: int, runs: Graded) -> None:
+        """Be known by what was learned from the runs of a step, of which the weights have the updates already.
+
+        Raises:
+            JournalError: It was the last of them, and they were learned from other runs.
+        """
+        self._known = self._with(self._teaching(runs))
+        if step + 1 == len(self.steps) and self._known != self.training.notes["known"]:
+            raise JournalError(
+                f"the checkpoint is of {len(self.steps)} steps from other runs than those on record: remove it, and "
+                "the steps are taken again from what is on record"
+            )
+
     def sampling(self, step: int) -> None:
-        """Draw the runs of a step with random numbers of its own."""
+        """Draw the runs of a step with random numbers of its own, by weights that are known by what they learned."""
         self.training.model.eval()
         for place, own in enumerate(self.lms):
             own.seed = run.spawn(self.training.settings.seed, "rollouts", step, *([place] if place else []))
+            own.known_as(f"{self._known} {place}", here=step >= len(self.steps))
 
     def learn(
         self, runs: Graded, stopped: Callable[[], bool] = lambda: False, batch: Sequence[str] = ()
@@ -174,8 +194,7 @@ class Policy:
         Cost: `inner` forward and backward passes over the replies that teach something, and a forward pass of the
         reference if it has a weight.
         """
-        options = self.options
-        replies = [reply for reply in runs.replies if reply.advantage or options.kl]
+        options, replies = self.options, self._teaching(runs)
         made: list[Update] = []
         if replies:
             surrogates = [
@@ -195,11 +214,7 @@ class Policy:
             for _ in range(options.inner):
                 if stopped() or self.training.step(gradient, batch) is None:
                     break
-            told = [
-                [list(one.tokens.ids), one.tokens.start, one.advantage, *([one.by] if one.by else [])]
-                for one in replies
-            ]
-            self._known = _digest([self._known, told])
+        self._known = self._with(replies)
         last = made[-1] if made else None
         step = RolloutStep(
             reward=runs.reward,
@@ -217,6 +232,16 @@ class Policy:
         self.training.notes = {"steps": [asdict(one) for one in self.steps], "known": self._known}
         self._updates = len(self.training.losses)
         return step
+
+    def _teaching(self, runs: Graded) -> list[SampledReply]:
+        return [reply for reply in runs.replies if reply.advantage or self.options.kl]
+
+    def _with(self, replies: Sequence[SampledReply]) -> str:
+        """What the weights are known by once they have learned from these replies."""
+        told = [
+            [list(one.tokens.ids), one.tokens.start, one.advantage, *([one.by] if one.by else [])] for one in replies
+        ]
+        return _digest([self._known, told]) if told else self._known
 
 
 def _digest(told: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
+from promptgrad.errors import JournalError
 from promptgrad.lm._base import make_known
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
@@ -155,6 +156,7 @@ class Local(LocalGiven):
         self._lora: Adapted | None = None
         self._adapters: dict[str, LocalLora] = {}
         self._fingerprint: tuple[int, str] = (0, "")
+        self._known_as: tuple[int, str, bool] = (0, "", True)
 
     @property
     def model(self) -> Any:
@@ -245,15 +247,7 @@ class Local(LocalGiven):
 
     def _settings(self) -> dict[str, Any]:
         """Arguments for a local LM that shall be used as this one is."""
-        same = (
-            "device",
-            "dtype",
-            "threads",
-            "max_batch",
-            "seed",
-            "constrain",
-            "without",
-        )  # a model object is quantized already
+        same = "device", "dtype", "threads", "max_batch", "seed", "constrain", "without"  # it is quantized already
         options = {key: value for key, value in self.options.items() if key != "extra"}
         return {**{name: getattr(self, name) for name in same}, "adapter": self.adapter, **options}
 
@@ -320,10 +314,26 @@ class Local(LocalGiven):
         engine = self._engine
         return 0 if engine is None else engine.version()
 
+    def known_as(self, text: str, *, here: bool = True) -> None:
+        """Be known by a text, such as a digest of all that was learned, until a weight is changed in place.
+
+        `identity` has it in place of the weights' fingerprint, so a journal finds replies without the weights that gave
+        them.
+
+        Args:
+            text: The text.
+            here: Whether the weights are those that it stands for; else replies are found, and none is made.
+        """
+        self._load()
+        self._known_as = self.version(), text, here
+
     def identity(self) -> str:
-        """Return name, options, seed, and a fingerprint of the weights as they are now."""
+        """Return name, options, seed, and a fingerprint of the weights as they are now, or what they are `known_as`."""
         seed = seed_or_default(self.seed)
-        weights = f"{self._weights_fingerprint()} {self.quantize}" if self.quantize else self._weights_fingerprint()
+        version, text, _ = self._known_as
+        weights = text if text and version == self.version() else self._weights_fingerprint()
+        if self.quantize:
+            weights = f"{weights} {self.quantize}"
         held = "" if self.constrain is None else f" {'constrained' if self.constrain else 'free'}"
         return f"local {self.name} {weights} {seed} {canonical_json(self.options)}{held}"
 
@@ -373,6 +383,12 @@ class Local(LocalGiven):
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
+        version, _, here = self._known_as
+        if not here and version == self.version():
+            raise JournalError(
+                f"a reply that {self.name!r} gave is not on record, and the weights that gave it are not here: remove "
+                "the checkpoint that this training goes on from, and it takes its steps again from what is on record"
+            )
         refuse_parts(self.name, request.messages)
         engine = self._engine
         if engine is None:

@@ -67,6 +67,7 @@ class BootstrapFinetune(WeightSearch):
         micro_batch_tokens: Most tokens in the model at once, as in `finetune.sft`.
         gradient_checkpointing: Compute activations twice rather than keep them.
         dtype: "bfloat16" computes in it.
+        checkpoint_every: Steps between two checkpoints.
         job: Options of `promptgrad.finetune.job` for a provider's model: `model`, `suffix`,
             `learning_rate_multiplier`, `seed`, `max_length`, `skip_long`, `poll`.
 
@@ -96,10 +97,12 @@ class BootstrapFinetune(WeightSearch):
         micro_batch_tokens: int | None = None,
         gradient_checkpointing: bool = False,
         dtype: Any = None,
+        checkpoint_every: int = 50,
         job: Mapping[str, Any] | None = None,
     ) -> None:
         check_counts(
             max_rounds=(max_rounds, 1),
+            checkpoint_every=(checkpoint_every, 1),
             batch_size=(1 if batch_size is None else batch_size, 1),
             max_labeled_demos=(max_labeled_demos, 0),
             max_bootstrapped_demos=(max_bootstrapped_demos, 0),
@@ -120,6 +123,7 @@ class BootstrapFinetune(WeightSearch):
         self.micro_batch_tokens = micro_batch_tokens
         self.gradient_checkpointing = gradient_checkpointing
         self.dtype = dtype
+        self.checkpoint_every = checkpoint_every
         self.job = dict(job or {})
 
     async def fit(self, session: Session) -> None:
@@ -171,6 +175,7 @@ class BootstrapFinetune(WeightSearch):
             seed=session.spawn("finetune"),
             progress=session.progress,
             checkpoint=session.folder("finetune"),
+            checkpoint_every=self.checkpoint_every,
             micro_batch_tokens=self.micro_batch_tokens,
             gradient_checkpointing=self.gradient_checkpointing,
             dtype=self.dtype,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptgrad import run
 from promptgrad._habits import refuses
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example
@@ -21,8 +22,9 @@ class GRPO(WeightSearch):
     `promptgrad.finetune.grpo` in `Trainer.fit`: its runs are counted, journalled and replayed as any, within the
     budget, and the trained program is confirmed on data that it never saw. Where it begins with values that an earlier
     phase found (`optim.BetterTogether`), the weights learn from runs with these. The parameters keep their values; only
-    the language model of the program changes. A killed run goes on from its journal: no run is made again, and the
-    updates, which call no LM, are computed anew. It works only in `Trainer.fit`.
+    the language model of the program changes. With `run_dir` the run's folder has the checkpoints of the training too:
+    a run that was killed makes no run again, and takes no step again but those after the last checkpoint. It works
+    only in `Trainer.fit`.
 
     Where modules run on LoRAs of one base, a copy of each learns, all in the same steps.
 
@@ -48,6 +50,7 @@ class GRPO(WeightSearch):
         micro_batch_tokens: Most tokens in the model at once when it learns, as in `finetune.sft`.
         gradient_checkpointing: Compute activations twice rather than keep them.
         dtype: "bfloat16" samples and learns in it.
+        checkpoint_every: Steps between two checkpoints.
 
     Raises:
         ValueError: A number is out of range.
@@ -74,8 +77,10 @@ class GRPO(WeightSearch):
         micro_batch_tokens: int | None = None,
         gradient_checkpointing: bool = False,
         dtype: Any = None,
+        checkpoint_every: int = 10,
     ) -> None:
-        check_counts(n=(n, 2), steps=(steps, 1), batch_size=(batch_size, 1), inner=(inner, 1))
+        counts = {"n": (n, 2), "steps": (steps, 1), "batch_size": (batch_size, 1), "inner": (inner, 1)}
+        check_counts(**counts, checkpoint_every=(checkpoint_every, 1))
         super().__init__(params)
         self.n = n
         self.steps = steps
@@ -92,6 +97,7 @@ class GRPO(WeightSearch):
         self.micro_batch_tokens = micro_batch_tokens
         self.gradient_checkpointing = gradient_checkpointing
         self.dtype = dtype
+        self.checkpoint_every = checkpoint_every
 
     async def fit(self, session: Session) -> None:
         """Let the model run and learn, in turn, and offer the program on the trained model.
@@ -133,8 +139,13 @@ class GRPO(WeightSearch):
             micro_batch_tokens=self.micro_batch_tokens,
             gradient_checkpointing=self.gradient_checkpointing,
             dtype=self.dtype,
+            checkpoint=session.folder("finetune"),
+            checkpoint_every=self.checkpoint_every,
             runs=runs,
+            replayed=True,
         )
+        if (here := run.current()) is not None:
+            here.catch_up()  # a step in which the replies were no numbers is not tried again
         collected = result.collected
         session.decide("finetuned", lm=result.lm.name, samples=result.samples, steps=len(result.losses))
         await self._offer(

@@ -21,6 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from promptgrad import Trainer, lm, nn, optim
 from promptgrad.data import pocket
 from promptgrad.finetune import grpo, sft
+from promptgrad.run import Journal
 
 TASK = pocket.task("color-of-last", seed=3)
 TRAIN, VAL, _ = TASK.split(9, 8, 1)
@@ -81,7 +82,7 @@ class Life:
         return made.lm, [made.losses, made.lm.name, made.collected.rewards]
 
     def policy(self, model):
-        return self.fit(model, optim.GRPO(model, n=4, steps=4, batch_size=2, lora={"r": 2}))
+        return self.fit(model, optim.GRPO(model, n=4, steps=8, batch_size=2, lora={"r": 2}, checkpoint_every=2))
 
     def bootstrap(self, model):
         return self.fit(model, tuner(model))
@@ -97,7 +98,9 @@ class Life:
             trainer = Trainer(model, optimizer, metric=odd, run_dir=self.folder, progress=False, concurrency=2)
             result = trainer.fit(TRAIN, VAL)
         made = getattr(optimizer, "optimizers", {"w": optimizer})["w"].result
-        return made.lm, [made.losses, made.lm.name, str(result.after), result.outcome, result.calls]
+        told = [made.losses, made.lm.name, str(result.after), result.outcome, result.calls, result.notes]
+        with Journal(self.folder / "journal.jsonl") as journal:
+            return made.lm, [*told, journal.digest()]
 
 
 def odd(example, output):
@@ -111,7 +114,8 @@ def program(level="partial", **options):
 
 
 def tuner(model):
-    return optim.BootstrapFinetune(model, threshold=1.0, max_rounds=1, steps=4, batch_size=2, lora=LORA)
+    given = {"steps": 8, "batch_size": 2, "lora": LORA, "checkpoint_every": 2}
+    return optim.BootstrapFinetune(model, threshold=1.0, max_rounds=1, **given)
 
 
 def fork(way, folder, die_at):

@@ -16,13 +16,14 @@ from promptgrad import aio, lm, nn
 from promptgrad.adapters import PocketAdapter
 from promptgrad.autograd import LossRow
 from promptgrad.data import Example, pocket
-from promptgrad.errors import DataError, NoLMError, ParseError, StateDictError
+from promptgrad.errors import DataError, JournalError, NoLMError, ParseError, StateDictError
 from promptgrad.finetune import Rollouts, TuneResult, agrpo, grpo, sft
 from promptgrad.finetune._memory import checkpointed_in_eval
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import graded
 from promptgrad.finetune._sample import arollouts
 from promptgrad.finetune._training import Training, TuneSettings
+from promptgrad.run import Journal, active
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -255,6 +256,45 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path: Path) -> N
     assert all(torch.equal(a, b) for a, b in zip(again.lm.model.parameters(), whole.lm.model.parameters(), strict=True))
     with pytest.raises(StateDictError, match="holds the training of pocket"):
         grpo(colors(), TRAIN, **{**options, "kl": 0.1})
+
+
+def test_runs_on_record_are_given_again_and_not_learned_from_again(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    async def runs(program: nn.Module, examples: Sequence[Example], n: int, step: int) -> Sequence[LossRow]:
+        asked.append(step)
+        if step == kill:
+            raise SystemError("killed")
+        return await arollouts(program, examples, even if step == other else odd, n)
+
+    def even(example: Example, output: Any) -> float:
+        return 1 - odd(example, output)
+
+    def lived(folder: str) -> TuneResult:
+        options: dict[str, Any] = {"steps": 4, "n": 4, "batch_size": 3, "inner": 2, "lora": {"r": 2}}
+        options |= {"checkpoint": tmp_path / folder, "checkpoint_every": 1, "runs": runs, "replayed": True}
+        with active(journal=journal):
+            return grpo(colors(), TRAIN, **options)
+
+    kill, other, journal = 3, -1, Journal()
+    with pytest.raises(SystemError):
+        lived("killed")
+    paid, kill = journal.paid, -1
+    asked.clear()
+    for other, told in ((0, "not on record"), (2, "3 steps from other runs than those on record: remove it")):
+        with pytest.raises(JournalError, match=told):
+            lived("killed")
+        assert asked == [0, 1, 2][: other + 2]
+        assert journal.paid == paid
+        asked.clear()
+    other = -1
+    again = lived("killed")
+    assert asked == [0, 1, 2, 3]
+    assert journal.paid == paid + 12
+    whole = lived("whole")
+    assert journal.paid == paid + 12  # the same weights are known by the same name
+    assert again.collected == whole.collected
+    assert again.lm.identity() == whole.lm.identity()
 
 
 def test_runs_of_ones_own_and_a_limit_on_them() -> None:

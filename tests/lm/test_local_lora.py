@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from promptgrad import aio, nn, no_grad
-from promptgrad.errors import LMError
+from promptgrad.errors import JournalError, LMError
 from promptgrad.lm import Cache, Local, Message, Prefix, Request
 
 torch = pytest.importorskip("torch")
@@ -180,6 +180,23 @@ def test_weights_of_the_base_are_frozen_and_those_of_each_lora_its_own(lms):
     assert base(request).text == before
     with no_grad():
         assert a(request).trace is None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_weights_are_known_by_a_name_until_they_change(lms, place):
+    lm, usual = lms[place], [lm.identity() for lm in lms]
+    request = Request(DEMOS, (Message("user", "w1"),), 0.0, 4)
+    lm.known_as("what it learned")
+    assert lm.identity() == usual[place].replace(lm._weights_fingerprint(), "what it learned") != usual[place]
+    assert lm(request).text
+    lm.known_as("what it will learn", here=False)
+    with pytest.raises(JournalError, match="the weights that gave it are not here"):
+        lm(request)
+    assert [other.identity() == old for other, old in zip(lms, usual, strict=True)].count(False) == 1
+    with torch.no_grad():
+        next(iter(lm.model.parameters())).mul_(1)  # a change in place
+    assert lm.identity() == usual[place]
+    assert lm(request).text
 
 
 def test_a_step_changes_identity_and_answers_of_that_lora_alone(lms):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from promptgrad import Budget, Trainer, lm, nn, optim
 from promptgrad.data import Example, pocket
-from promptgrad.errors import NoLMError
+from promptgrad.errors import JournalError, NoLMError
 from promptgrad.finetune import Rollouts
 from tests.optim.of_weights import OfWeights
 
@@ -49,6 +50,27 @@ def test_the_trainer_ships_the_trained_model_and_counts_its_runs(tmp_path: Path)
     again = program()
     resumed = Trainer.resume(tmp_path / "run", again, optim.GRPO(again, n=4, steps=8, lora=None, lr=3e-4), odd)
     assert resumed.calls == result.calls
+
+
+def test_a_journal_cut_before_the_checkpoint_is_not_filled_by_later_weights(tmp_path: Path) -> None:
+    """Without the checkpoint the steps are taken again, from what is on record."""
+
+    def optimizer(model: nn.Module) -> optim.GRPO:
+        return optim.GRPO(model, n=4, batch_size=2, steps=3, lora=None, lr=3e-4, checkpoint_every=1)
+
+    model, folder = program(), tmp_path / "run"
+    result = Trainer(model, optimizer(model), metric=odd, progress=False, run_dir=folder).fit(TRAIN, VAL)
+    journal = folder / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    cut = "".join(lines[: next(place for place, line in enumerate(lines) if '"grpo/2"' in line)])
+    journal.write_text(cut)
+    model = program()
+    with pytest.raises(JournalError, match="not on record, and the weights that gave it are not here: remove"):
+        Trainer.resume(folder, model, optimizer(model), odd)
+    assert '"kind":"call"' not in journal.read_text().removeprefix(cut)
+    shutil.rmtree(folder / "finetune")
+    model = program()
+    assert Trainer.resume(folder, model, optimizer(model), odd).calls == result.calls
 
 
 def test_its_options_for_memory_are_those_of_the_training() -> None:
