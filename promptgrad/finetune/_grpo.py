@@ -273,7 +273,7 @@ def _result(policy: Policy, program: Module, learners: Sequence[lm.Local], steps
     collected, training = Rollouts(tuple(policy.steps)), policy.training
     if not training.losses:
         raise DataError(f"there is nothing to learn: {collected.nothing()}")
-    made = [merged(model, training.settings) for model in policy.models]
+    made = [merged(own, model, training.settings) for own, model in zip(learners, policy.models, strict=True)]
     named = [f"{local.name}+{policy.version}" for local in learners]
     tuned = [local.with_model(model, name) for local, (model, _), name in zip(learners, made, named, strict=True)]
     first = TuneResult(

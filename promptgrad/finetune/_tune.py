@@ -29,6 +29,7 @@ from promptgrad.finetune._sample import Collected
 from promptgrad.finetune._tokens import fitting, limit_of, too_long
 from promptgrad.finetune._train import SOFT_LR, Objective, add_lora, count_steps, default_lr, go_on, likelihood
 from promptgrad.finetune._training import Share, Training, TuneSettings
+from promptgrad.finetune._weights import merged
 from promptgrad.lm import PART_TOKENS
 from promptgrad.nn import Module
 from promptgrad.run import progress as progress_bar
@@ -97,10 +98,10 @@ class TuneResult:
         save_model(model, str(path / "model.safetensors"), metadata={"format": "pt"})  # tied weights once only
         self.lm.tokenizer.save_pretrained(path)
         if self._lora is not None:
-            config, weights = self._lora
+            config, weights, about = self._lora
             (path / "lora").mkdir(exist_ok=True)
             config.save_pretrained(path / "lora")
-            save_file(weights, str(path / "lora" / "adapter_model.safetensors"), metadata={"format": "pt"})
+            save_file(weights, str(path / "lora" / "adapter_model.safetensors"), metadata=about)
         return path
 
     def __repr__(self) -> str:
@@ -365,10 +366,10 @@ def _trained(
         stack.enter_context(autocast(model, settings.dtype))
         objective = likelihood if over else recipe.objective(model, data)
         stack.enter_context(checkpointed(model, wanted=options.gradient_checkpointing))
-        merged = settings.lora if local.base is local else None
-        model.requires_grad_(merged is None)
-        if merged is not None:
-            model = add_lora(model, merged)
+        lora = settings.lora if local.base is local else None
+        model.requires_grad_(lora is None)
+        if lora is not None:
+            model = add_lora(model, lora)
         stack.enter_context(masters(model, wanted=settings.dtype is not None))
         share = options.share(*rank_and_ranks())
         if sharding is not None:
@@ -394,19 +395,10 @@ def _trained(
             if checkpoint is not None and training.losses and whole:
                 checkpoint.write(training, time.monotonic() - begun)
         if sharding is not None:
-            model = sharding.whole(lambda bare: bare if merged is None else add_lora(bare, merged))
+            model = sharding.whole(lambda bare: bare if lora is None else add_lora(bare, lora))
     seconds = time.monotonic() - begun
-    lora = None
-    if merged is not None:
-        from peft import get_peft_model_state_dict
-
-        weights = {name: w.detach().cpu().clone() for name, w in get_peft_model_state_dict(model).items()}
-        lora = (model.peft_config["default"], weights)
-        model = model.merge_and_unload()
-    elif local.base is not local:
-        model = home
-    model.requires_grad_(False)  # noqa: FBT003 - torch's own
-    return model, training.losses, seconds, lora
+    made, kept = merged(local, model if local.base is local else home, settings)
+    return made, training.losses, seconds, kept
 
 
 def version_of(local: lm.Local, samples: Sequence[Any], settings: TuneSettings, steps: int, recipe: Recipe) -> str:

@@ -25,14 +25,15 @@ def prepared(local: lm.Local, settings: TuneSettings) -> Any:
     return model if settings.lora is None else add_lora(model, settings.lora)
 
 
-def merged(model: Any, settings: TuneSettings) -> tuple[Any, Any]:
-    """The trained model, frozen, its LoRA merged into its weights; and that LoRA: options and weights, or None."""
+def merged(local: lm.Local, model: Any, settings: TuneSettings) -> tuple[Any, Any]:
+    """The trained model, frozen, its LoRA merged into its weights; and that LoRA: options, weights, base; or None."""
     lora = None
     if settings.lora is not None and hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 
         weights = {name: w.detach().cpu().clone() for name, w in get_peft_model_state_dict(model).items()}
-        lora = (model.peft_config["default"], weights)
+        paths = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in weights}
+        lora = (model.peft_config["default"], weights, local.adapter_metadata(paths))
         model = model.merge_and_unload()
     model.requires_grad_(False)  # noqa: FBT003 - torch's own
     return model, lora

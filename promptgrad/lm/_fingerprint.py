@@ -1,5 +1,6 @@
 """Fingerprints of a local model, by which answers are kept: of its files, or of its weights once they are trained."""
 
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,25 @@ def fingerprint_files(source: str) -> str:
 
 def fingerprint_weights(model: Any) -> str:
     """Digest a model's weights: all of small ones, samples of large ones."""
+    return _fingerprint(list(model.named_parameters()))
+
+
+def fingerprint_layers(model: Any, paths: Iterable[str]) -> str:
+    """The type of the numbers in some layers and a digest of these, as an adapter knows its base; "" of packed ones."""
+    weights = [(path, model.get_submodule(path).weight) for path in sorted(paths)]
+    if not all(weight.is_floating_point() for _, weight in weights):
+        return ""
+    kinds = ",".join(sorted({str(weight.dtype).removeprefix("torch.") for _, weight in weights}))
+    return f"{kinds} {_fingerprint(weights)}"
+
+
+def _fingerprint(weights: Sequence[tuple[str, Any]]) -> str:
     import torch
 
     digest = blake2b(digest_size=8)
-    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    size = sum(weight.numel() * weight.element_size() for _, weight in weights)
     stride = 1 if size <= _SAMPLED_FROM else max(1, size // _SAMPLED_FROM)
-    for name, weight in model.named_parameters():
+    for name, weight in weights:
         digest.update(name.encode())
         sampled = weight.detach().reshape(-1)[::stride].contiguous().cpu()
         digest.update(sampled.view(torch.uint8).numpy().tobytes())

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._seed import seed_or_default
 from promptgrad.autograd import is_grad_enabled
-from promptgrad.errors import JournalError
 from promptgrad.lm._base import make_known
-from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, TokenLogprob, Usage
-from promptgrad.lm._fingerprint import fingerprint_files, fingerprint_weights
 from promptgrad.lm._grammar import can_constrain
 from promptgrad.lm._json_grammar import response_grammar
 from promptgrad.lm._local_engine import PREFIX_BYTES, Generation, LocalEngine
-from promptgrad.lm._local_given import LocalGiven
+from promptgrad.lm._local_known import LocalKnown
 from promptgrad.lm._local_load import near_folder
 from promptgrad.lm._local_tools import OPTIONS, call_grammar, tools_of
 from promptgrad.lm._options import hear, take
@@ -43,7 +40,7 @@ _KNOWN = {"temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logpro
 _KNOWN |= {"grammar", "enable_thinking", "chat_template_kwargs", *OPTIONS}
 
 
-class Local(LocalGiven):
+class Local(LocalKnown):
     """A language model of transformers, computed in this process, in one thread of its own.
 
     Causal models (Llama, Qwen, Mistral, Gemma, ...) and sequence-to-sequence models (T5, BART), whose encoder reads the
@@ -314,29 +311,6 @@ class Local(LocalGiven):
         engine = self._engine
         return 0 if engine is None else engine.version()
 
-    def known_as(self, text: str, *, here: bool = True) -> None:
-        """Be known by a text, such as a digest of all that was learned, until a weight is changed in place.
-
-        `identity` has it in place of the weights' fingerprint, so a journal finds replies without the weights that gave
-        them.
-
-        Args:
-            text: The text.
-            here: Whether the weights are those that it stands for; else replies are found, and none is made.
-        """
-        self._load()
-        self._known_as = self.version(), text, here
-
-    def identity(self) -> str:
-        """Return name, options, seed, and a fingerprint of the weights as they are now, or what they are `known_as`."""
-        seed = seed_or_default(self.seed)
-        version, text, _ = self._known_as
-        weights = text if text and version == self.version() else self._weights_fingerprint()
-        if self.quantize:
-            weights = f"{weights} {self.quantize}"
-        held = "" if self.constrain is None else f" {'constrained' if self.constrain else 'free'}"
-        return f"local {self.name} {weights} {seed} {canonical_json(self.options)}{held}"
-
     def _grammar(self, request: Request) -> str | None:
         """The grammar that a reply is held to; None for a free one."""
         if not self.constrains:
@@ -344,21 +318,6 @@ class Local(LocalGiven):
         if request.grammar is None and request.response_format is None:
             return call_grammar(request, self.tokenizer) if tools_of(request) else None
         return request.grammar or response_grammar(request.response_format or "")
-
-    def _weights_fingerprint(self) -> str:
-        engine = self._engine
-        if engine is None and self._source is None:
-            engine = self._load()
-        version = 0 if engine is None else engine.version()
-        known, text = self._fingerprint
-        if not text or known != version:
-            changed = engine is not None and version != engine.loaded_version
-            if self._source is not None and not changed:
-                text = fingerprint_files(self._source)
-            elif engine is not None:
-                text = fingerprint_weights(engine.model)
-            self._fingerprint = (version, text)
-        return text
 
     async def sample(self, request: Request, *, logprobs: bool = False) -> Generation:
         """Answer one request with its tokens and, on demand, their log-probabilities, outside budget and journal.
@@ -377,18 +336,13 @@ class Local(LocalGiven):
         return await self._generate(engine, request, logprobs=logprobs)
 
     async def _generate(self, engine: LocalEngine, request: Request, *, logprobs: bool) -> Generation:
+        self._refuse_if_elsewhere()
         grammar, insists = self._grammar(request), self.constrain is True
         seed, lora = seed_or_default(self.seed), self._lora
         return await engine.generate(request, seed, logprobs=logprobs, lora=lora, grammar=grammar, insists=insists)
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
-        version, _, here = self._known_as
-        if not here and version == self.version():
-            raise JournalError(
-                f"a reply that {self.name!r} gave is not on record, and the weights that gave it are not here: remove "
-                "the checkpoint that this training goes on from, and it takes its steps again from what is on record"
-            )
         refuse_parts(self.name, request.messages)
         engine = self._engine
         if engine is None:

@@ -19,11 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from promptgrad.lm._adapted import Adapted
+from promptgrad.lm._fingerprint import fingerprint_layers
 from promptgrad.lm._lora_rows import LoraRows
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
+
+BASE = "promptgrad.base"
+"""Key of the base's fingerprint in the metadata of a file of matrices."""
 
 _PREFIX = "base_model.model."  # before the path of a layer, in peft's files
 _UNKNOWN_START = ("pissa", "corda", "olora", "loftq", "lora_ga")  # their matrices belong to changed base weights
@@ -92,7 +96,7 @@ class Lora(Adapted):
         for path, pair in self.matrices.items():
             for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
                 tensors[f"{_PREFIX}{path}.{name}.weight"] = side.detach().cpu().contiguous()
-        save_file(tensors, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+        save_file(tensors, str(folder / WEIGHTS_FILE), metadata=about_base(self.rows.model, self.matrices))
         ranks = {path: down.shape[0] for path, (down, _) in self.matrices.items()}
         alphas = {path: self.scales[path] * ranks[path] for path in self.matrices}
         r, alpha = _commonest(ranks.values()), _commonest(alphas.values())
@@ -111,6 +115,12 @@ class Lora(Adapted):
             "bias": "none",
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def about_base(model: Any, paths: Iterable[str]) -> dict[str, str]:
+    """What a file of matrices says of their base, as metadata of safetensors, which peft leaves unread."""
+    known = fingerprint_layers(model, paths)
+    return {"format": "pt", **({BASE: known} if known else {})}
 
 
 def _parameter(side: torch.Tensor) -> torch.nn.Parameter:
@@ -147,6 +157,7 @@ def load_lora(rows: LoraRows, folder: Path) -> Lora:
     config = read_config(folder)
     sides = _sides(folder, load_file(str(folder / WEIGHTS_FILE)))
     _check_fit(rows.model, folder, {path: _shapes(both) for path, both in sides.items()})
+    _check_base(rows.model, folder, sides)
     pairs, scales = {}, {}
     for path, both in sides.items():
         device = rows.model.get_submodule(path).weight.device
@@ -196,6 +207,18 @@ def _check_fit(model: Any, folder: Path, sides: Mapping[str, Mapping[str, tuple[
     if misfits or not sides:
         what = "; ".join(misfits[:3]) or "it has no weights"
         raise ValueError(f"the adapter in {folder} is not one of this model: {what}")
+
+
+def _check_base(model: Any, folder: Path, paths: Iterable[str]) -> None:
+    """Look whether the layers hold the weights that the LoRA was trained on, where its file says which."""
+    with safe_open(str(folder / WEIGHTS_FILE), framework="pt") as file:
+        there = (file.metadata() or {}).get(BASE, "")
+    here = fingerprint_layers(model, paths) if there else ""
+    if there != here and there.split(" ")[0] == here.split(" ")[0]:
+        raise ValueError(
+            f"the adapter in {folder} is not one of this model: it was trained on other weights of the same shapes. "
+            f"Load its own base, or remove {BASE!r} from the metadata of {WEIGHTS_FILE} if this is meant"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
-from promptgrad.errors import DataError, NoLMError
+from promptgrad.errors import DataError, LMError, NoLMError
 from promptgrad.finetune import Conversation, TuneResult, TuneSettings, asft, collect, local_lm, sft
 from promptgrad.finetune._sft import CONVERSATIONS
 from promptgrad.finetune._tune import version_of
@@ -69,6 +69,11 @@ def test_saved_and_loaded(task: pocket.Task, data: Data, tuned: TuneResult, tmp_
         model = PeftModel.from_pretrained(copy.deepcopy(lm.pocket().model), folder / "lora")
     again.to(lm.Local(model, tuned.lm.tokenizer, name="lora", adapter="pocket"))
     assert [str(p.answer) for p in again.map(data[2][:40])] == answers
+    base = lm.Local(pocket.model_path(), adapter="pocket")
+    again.to(base.lora("own", folder / "lora"))
+    assert [str(p.answer) for p in again.map(data[2][:40])] == answers
+    with pytest.raises(LMError, match="trained on other weights of the same shapes"):
+        again.to(lm.Local(folder, adapter="pocket").lora("twice", folder / "lora"))(text="cat")
 
 
 def test_successes_of_a_teacher_with_demos(program: nn.Predict, data: Data) -> None:

@@ -15,6 +15,7 @@ from promptgrad.lm import Cache, Local, Message, Prefix, Request
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+load_file, save_file = (getattr(pytest.importorskip("safetensors.torch"), name) for name in ("load_file", "save_file"))
 
 DEMOS = Prefix([Message("system", "w1 w2 w3 w4 w5 w6 w7 w8"), Message("user", "w9"), Message("assistant", "w10 w11")])
 
@@ -230,6 +231,24 @@ def test_another_models_lora_is_refused(lms, models, tokenizer, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "use_dora": True}))
     with pytest.raises(LMError, match=r"no plain LoRA \(use_dora\)"):
         lms[0].lora("dora", tmp_path)
+
+
+def test_a_lora_of_other_weights_of_the_same_shapes_is_refused(lms, models, tokenizer, tmp_path):
+    """Where the file says what it was trained on, and in the type of numbers that it was trained in."""
+    lms[1].save_lora(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    other = copy.deepcopy(models["llama"])
+    with torch.no_grad():
+        other.model.layers[0].mlp.up_proj.weight[3, 5] += 1e-3
+    with pytest.raises(LMError, match="not one of this model: it was trained on other weights of the same shapes"):
+        Local(other, tokenizer).lora("a", tmp_path)("w1")
+    with torch.no_grad():
+        other.model.embed_tokens.weight[3, 5] += 1e-3  # no layer that the LoRA stands beside
+        other.model.layers[0].mlp.up_proj.weight.copy_(models["llama"].model.layers[0].mlp.up_proj.weight)
+    for fits in (other, other.bfloat16()):
+        assert Local(fits, tokenizer).lora("a", tmp_path)("w1").text
+    save_file(load_file(file), file, metadata={"format": "pt"})  # as peft writes it
+    assert Local(other.float(), tokenizer).lora("a", tmp_path)("w1").text
 
 
 def test_another_models_lora_is_refused_before_the_base_is_loaded(lms, models, tokenizer, tmp_path):
