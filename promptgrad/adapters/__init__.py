@@ -11,7 +11,7 @@ from promptgrad.adapters._numbers import last_number
 from promptgrad.adapters._place import ValuePlace
 from promptgrad.adapters._registry import get_adapter
 from promptgrad.adapters._turns import is_history
-from promptgrad.adapters._values import describe
+from promptgrad.adapters._values import describe, written_as
 
 __all__ = [
     "Adapter",
@@ -39,6 +39,7 @@ __all__ = [
     "two_step",
     "unreadable",
     "with_beside",
+    "written_as",
 ]
 
 if TYPE_CHECKING:

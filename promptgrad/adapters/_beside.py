@@ -162,6 +162,7 @@ class BesideFormat(Format):
         self.media = media
         self.thoughts = thoughts
         self.is_varied = written.is_varied
+        self.escaping = None if aside else written.escaping
         self.begins = tuple(dict.fromkeys((*written.begins, *unthought.begins)))
         self._named = [name for name in signature.outputs if name not in thoughts]
 

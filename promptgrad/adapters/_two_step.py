@@ -7,7 +7,7 @@ from functools import reduce
 from typing import Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._sections import sections_of
+from promptgrad.adapters._sections import ESCAPING, sections_of
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._turns import histories
 from promptgrad.adapters._values import describe, listed, writer
@@ -21,6 +21,8 @@ EXTRACT = "Find the fields in the reply, as it says them. Add nothing of your ow
 
 class TwoStepFormat(Format):
     """One signature whose reply is free."""
+
+    escaping = ESCAPING
 
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
