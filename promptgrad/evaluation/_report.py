@@ -114,6 +114,8 @@ class Report(Sequence[ReportRow]):
 
     def _means(self) -> list[float]:
         """The mean score of each example that has one."""
+        if len({row.replicate for row in self.rows}) < 2:  # one run of each: nothing to look for
+            return [row.score for row in self.rows if row.error is None]
         return [fmean(scores) for scores in self._by_example().values()]
 
     def _by_example(self) -> dict[tuple[str, int], list[float]]:

@@ -41,6 +41,23 @@ def test_figures():
     assert "1 x KeyError: 'x'" in text
 
 
+def test_a_score_of_one_run_of_each_example_looks_for_no_equal_examples():
+    class Value:
+        looked = 0
+
+        def __content__(self):
+            Value.looked += 1
+            return "the same"
+
+    def found(replicates):
+        return Report([ReportRow(Example(value=Value()), score=score, replicate=r) for score, r in replicates])
+
+    assert found([(1.0, 0), (0.0, 0), (0.5, 0)]).score == 0.5
+    assert Value.looked == 0
+    assert found([(1.0, 0), (0.0, 1), (0.5, 1)]).score == 0.5  # the first and second are one example, the third another
+    assert Value.looked == 3
+
+
 def test_it_is_a_sequence_of_rows():
     found = report([1, 0, 1, 1])
     assert len(found) == 4
