@@ -115,7 +115,7 @@ async def gather(
     thunks: Sequence[Callable[[], Awaitable[T]]],
     *,
     limit: int | None = None,
-    on_done: Callable[[int], object] | None = None,
+    on_done: Callable[[int, T], object] | None = None,
 ) -> list[T]:
     """Run all thunks concurrently, each in a copy of the context, and return their results in order.
 
@@ -127,7 +127,8 @@ async def gather(
     Args:
         thunks: Functions without arguments, each of which returns an awaitable.
         limit: How many may be in flight; None for all.
-        on_done: Called with the index of each thunk that finished.
+        on_done: Called with the index and the result of each thunk that finished. What it raises is a failure of that
+            thunk.
 
     Raises:
         ValueError: `limit` is below one.
@@ -149,13 +150,13 @@ async def gather(
             finally:
                 _seat.reset(token)
             if on_done is not None:
-                on_done(index)
+                on_done(index, results[index])
         return results
     return await _gather(thunks, limit or count, on_done)
 
 
 async def _gather(
-    thunks: Sequence[Callable[[], Awaitable[T]]], limit: int, on_done: Callable[[int], object] | None
+    thunks: Sequence[Callable[[], Awaitable[T]]], limit: int, on_done: Callable[[int, T], object] | None
 ) -> list[T]:
     import asyncio
 
@@ -175,12 +176,12 @@ async def _gather(
     async def one(index: int) -> None:
         _seat.set(_Seat(crew, (*seat.row, index)))
         try:
-            results[index] = await thunks[index]()
+            result = results[index] = await thunks[index]()
         except (KeyboardInterrupt, SystemExit) as error:  # raised in a task, it would end the loop
             failures.append(error)
         else:
             if on_done is not None:
-                on_done(index)
+                on_done(index, result)
 
     def start() -> None:
         nonlocal upcoming

@@ -1,6 +1,6 @@
 """`evaluate`, which makes a report of a program, examples and a metric."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from time import perf_counter
@@ -15,7 +15,7 @@ from promptgrad.data import Example, not_a_list
 from promptgrad.errors import DataError, InputError, LMError, MetricError, is_outage
 from promptgrad.evaluation._report import Report
 from promptgrad.evaluation._row import ReportRow
-from promptgrad.evaluation._runner import Evaluated, EvaluationJob, prepare, run_job
+from promptgrad.evaluation._runner import Evaluated, check_items_fit, run_row
 from promptgrad.lm import LM, context, current
 from promptgrad.metrics import Metric, as_metric
 from promptgrad.nn import in_flight
@@ -91,8 +91,11 @@ async def aevaluate(
     optional_count("concurrency", concurrency)
     runner, first = Evaluated(program), current().replicate or 0
     judge = as_metric(metric)
-    jobs = [prepare(runner, item, first + number) for item in items_of(data) for number in range(replicates)]
-    work = _Evaluation(runner, judge, jobs, in_flight(concurrency), seed_or_default(seed))
+    items = items_of(data)
+    check_items_fit(runner, items)
+    work = _Evaluation(
+        runner, judge, items, range(first, first + replicates), in_flight(concurrency), seed_or_default(seed)
+    )
     try:
         with nullcontext() if lm is None else context(lm=lm, override=True):
             return await work.run(progress=progress)
@@ -107,50 +110,66 @@ evaluate = aio.blocking(aevaluate)
 class _Evaluation:
     """One evaluation under way, whose finished rows outlive an interruption."""
 
-    def __init__(self, program: Evaluated, metric: Metric, jobs: list[EvaluationJob], limit: int, seed: int) -> None:
+    def __init__(
+        self,
+        program: Evaluated,
+        metric: Metric,
+        items: list[Any],
+        replicates: range,
+        limit: int,
+        seed: int,
+    ) -> None:
         self.program = program
         self.metric = metric
-        self.jobs = jobs
+        self.items = items
+        self.replicates = replicates
         self.limit = limit
         self.seed = seed
         self.rows: dict[int, ReportRow] = {}
         self.down = True  # no row so far got an answer of its language model
         self.began = perf_counter()
-        errors = [job.arguments for job in self.jobs if isinstance(job.arguments, InputError)]
-        if len(errors) == len(self.jobs):
-            raise errors[0]
 
     async def run(self, *, progress: bool | None) -> Report:
         """Compute all rows."""
         with ExitStack() as stack:
             stack.enter_context(inference_mode())
-            bar = stack.enter_context(progress_bar(len(self.jobs), f"evaluate {self.program.name}", progress))
+            count = len(self.items) * len(self.replicates)
+            bar = stack.enter_context(progress_bar(count, f"evaluate {self.program.name}", progress))
             total, scored = 0.0, 0
 
-            def advance(index: int) -> None:
+            def done(index: int, row: ReportRow) -> None:
                 nonlocal total, scored
-                row = self.rows[index]
-                if row.error is None:
-                    total, scored = total + row.score, scored + 1
-                bar.advance(note=f"{total / scored:.3f}" if bar.visible and scored else "")
+                self.add(index, row)
+                if bar.visible:
+                    if row.error is None:
+                        total, scored = total + row.score, scored + 1
+                    bar.advance(note=f"{total / scored:.3f}" if scored else "")
 
-            one = self._one  # bound once, not for each row
-            await aio.gather(
-                [partial(one, index) for index in range(len(self.jobs))], limit=self.limit, on_done=advance
-            )
+            start = self.start  # bound once, not for each row
+            await aio.gather([partial(start, index) for index in range(count)], limit=self.limit, on_done=done)
         report = self.report()
         failed = [row.error for row in report.rows if row.error is not None]
         if len(failed) == len(report) and all(isinstance(error, LMError) for error in failed):
             raise failed[0]
         if len(failed) == len(report) and all(isinstance(error, (MetricError, InputError)) for error in failed):
             fault = next((error for error in failed if isinstance(error, MetricError)), failed[0])
-            if isinstance(self.jobs[0].item, tuple):
-                raise DataError(_no_rows(self.jobs[0].item, self.program)) from fault
+            if isinstance(item := report[0].example, tuple):
+                raise DataError(_no_rows(item, self.program)) from fault
             raise fault
         return report
 
-    async def _one(self, index: int) -> None:
-        row = self.rows[index] = await run_job(self.program, self.metric, self.jobs[index])
+    def start(self, index: int) -> Awaitable[ReportRow]:
+        """Compute a row."""
+        place, number = divmod(index, len(self.replicates))
+        return run_row(self.program, self.metric, self.items[place], self.replicates[number])
+
+    def add(self, index: int, row: ReportRow) -> None:
+        """Add a row that is done.
+
+        Raises:
+            LMError: It and all before got no answer, and they are enough to tell that none will.
+        """
+        self.rows[index] = row
         # a request that is too long is a fault of its example alone
         self.down = self.down and isinstance(row.error, LMError) and is_outage(row.error)
         if self.down and len(self.rows) >= max(OUTAGE, self.limit):

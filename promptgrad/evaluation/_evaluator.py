@@ -8,10 +8,9 @@ from typing import Any
 from promptgrad import aio, run
 from promptgrad.autograd import Parameter, Read, inference_mode
 from promptgrad.data import Example
-from promptgrad.errors import InputError
 from promptgrad.evaluation._evaluate import items_of
 from promptgrad.evaluation._row import ReportRow
-from promptgrad.evaluation._runner import Evaluated, EvaluationJob, prepare, run_job
+from promptgrad.evaluation._runner import Evaluated, check_items_fit, run_row
 from promptgrad.evaluation._sources import lm_digest, source_digest
 from promptgrad.lm import Replicated
 from promptgrad.metrics import Metric, as_metric
@@ -89,19 +88,17 @@ class Evaluator:
         """
         values = dict(candidate or {})
         items = items_of(examples)
-        jobs = [prepare(self._program, item, replicate) for item in items]
-        if all(isinstance(job.arguments, InputError) for job in jobs):
-            raise next(job.arguments for job in jobs if isinstance(job.arguments, InputError))
+        check_items_fit(self._program, items)
         with ExitStack() as stack:
             stack.enter_context(inference_mode())
             stack.enter_context(self.program.candidate(values))
             state = _State(self.program)
             lm = lm_digest(self.program)
             source = self.source() if source is None else source
-            known = [self._find(job, state, lm, source) for job in jobs]  # all before anything runs
+            known = [self._find(item, replicate, state, lm, source) for item in items]  # all before anything runs
             missing = [index for index, cell in enumerate(known) if cell is None]
             fresh = await aio.gather(
-                [partial(self._measure, jobs[index], state, lm, source, limited=True) for index in missing]
+                [partial(self._measure, items[index], replicate, state, lm, source) for index in missing]
             )
             for index, cell in zip(missing, fresh, strict=True):
                 known[index] = cell
@@ -109,31 +106,31 @@ class Evaluator:
         self._record(found, value_digest([values, lm, source]))
         return found
 
-    def _find(self, job: EvaluationJob, state: "_State", lm: str, source: str) -> Cell | None:
-        name = _name(job.item)
-        return None if name is None else self.cells.get(name, state, replicate=job.replicate, lm=lm, source=source)
+    def _find(self, item: Any, replicate: int, state: "_State", lm: str, source: str) -> Cell | None:
+        name = _name(item)
+        return None if name is None else self.cells.get(name, state, replicate=replicate, lm=lm, source=source)
 
-    async def _measure(self, job: EvaluationJob, state: "_State", lm: str, source: str, *, limited: bool) -> Cell:
+    async def _measure(self, item: Any, replicate: int, state: "_State", lm: str, source: str) -> Cell:
         reads: list[tuple[Read, ...]] = []
-        with Replicated(job.replicate):
+        with Replicated(replicate):
             async with self._slots:
-                row = await run_job(self._program, self.metric, job, on_reads=reads.append)
-        return self._keep(job, row, state, reads, lm, source)
+                row = await run_row(self._program, self.metric, item, replicate, on_reads=reads.append)
+        return self._keep(item, row, state, reads, lm, source)
 
     def _keep(
         self,
-        job: EvaluationJob,
+        item: Any,
         row: ReportRow,
         state: "_State",
         reads: Sequence[tuple[Read, ...]],
         lm: str,
         source: str,
     ) -> Cell:
-        name = _name(job.item)
+        name = _name(item)
         seen = state.digests(reads[0]) if reads else None
         cell = Cell(
             name or "",
-            job.replicate,
+            row.replicate,
             row.score,
             row.feedback,
             seen or {},

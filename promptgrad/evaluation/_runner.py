@@ -1,8 +1,7 @@
 """Running a program on one example and scoring its output."""
 
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +11,7 @@ from promptgrad.data import Example, Score
 from promptgrad.errors import FATAL, InputError
 from promptgrad.evaluation._costs import costs_of
 from promptgrad.evaluation._row import ReportRow
-from promptgrad.lm import Replicated, Usage, UsageTracker, track_usage
+from promptgrad.lm import Replicated, Usage, UsageTracker
 from promptgrad.metrics import FunctionMetric, Metric, call_metric
 from promptgrad.nn import Arguments, Module, bind, count_checks
 
@@ -73,44 +72,34 @@ class _Names:
         return self._names
 
 
-@dataclass
-class EvaluationJob:
-    """One row to compute.
+def check_items_fit(program: Evaluated, items: Iterable[Any]) -> None:
+    """Refuse data of which no item fits the arguments of the program.
 
-    Attributes:
-        item: The example as it was given.
-        example: The example as the metric gets it, inputs marked.
-        arguments: The program's arguments, or the error because of which it cannot be called.
-        replicate: Which of several runs.
+    Raises:
+        InputError: What keeps the first item from being one.
     """
-
-    item: Any
-    example: Any
-    arguments: Arguments | InputError
-    replicate: int = 0
-
-
-def prepare(program: Evaluated, item: Any, replicate: int) -> EvaluationJob:
-    """Bind one item."""
-    try:
-        arguments: Arguments | InputError = program.bind(item)
-    except InputError as error:
-        return EvaluationJob(item, item, error, replicate)
-    example = item
-    if isinstance(item, Example) and item.input_keys is None and not isinstance(arguments, InputError):
-        example = item.with_inputs(*arguments[1])  # the other fields are labels, among which metrics find theirs
-    return EvaluationJob(item, example, arguments, replicate)
+    first: InputError | None = None
+    for item in items:
+        try:
+            program.bind(item)
+        except InputError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
-def run_job(
-    program: Evaluated, metric: Metric, job: EvaluationJob, *, on_reads: OnReads | None = None
-) -> Awaitable[ReportRow]:
-    """Compute one row. Errors of program and metric are kept in it.
+def run_row(
+    program: Evaluated, metric: Metric, item: Any, replicate: int = 0, *, on_reads: OnReads | None = None
+) -> Coroutine[Any, Any, ReportRow]:
+    """Compute one row. Errors of program and metric are kept in it, and that the item does not fit the program.
 
     Args:
         program: The program.
         metric: The metric.
-        job: What to run.
+        item: The example as it was given.
+        replicate: Which of several runs.
         on_reads: Called with the parameters that the program read.
 
     Raises:
@@ -118,8 +107,9 @@ def run_job(
         JournalError: A paid reply could not be written.
         LMError: The error would be the same for every row: no LM, a wrong key, an unknown price.
     """
-    row = _row(program, metric, job, on_reads)
-    return _as_replicate(job.replicate, row) if job.replicate else row
+    row = ReportRow(item, replicate=replicate)
+    running = _run(program, metric, row, on_reads)
+    return _as_replicate(replicate, running) if replicate else running
 
 
 async def _as_replicate(replicate: int, row: Awaitable[ReportRow]) -> ReportRow:
@@ -127,15 +117,13 @@ async def _as_replicate(replicate: int, row: Awaitable[ReportRow]) -> ReportRow:
         return await row
 
 
-async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads: OnReads | None) -> ReportRow:
-    row = ReportRow(job.example, replicate=job.replicate)
-    if isinstance(job.arguments, InputError):
-        row.error = job.arguments
-        return row
-    args, kwargs = job.arguments
+async def _run(program: Evaluated, metric: Metric, row: ReportRow, on_reads: OnReads | None) -> ReportRow:
     began = perf_counter()
-    with track_usage() as usage, count_checks() as checks:
+    with UsageTracker() as usage, count_checks() as checks:
         try:
+            args, kwargs = program.bind(row.example)
+            if isinstance(row.example, Example) and row.example.input_keys is None:
+                row.example = row.example.with_inputs(*kwargs)  # the others are labels, among which metrics find theirs
             if program.waits:
                 if on_reads is None:
                     row.output = await program.acall(*args, **kwargs)
@@ -144,10 +132,10 @@ async def _row(program: Evaluated, metric: Metric, job: EvaluationJob, on_reads:
                         row.output = await program.acall(*args, **kwargs)
                     on_reads(log.reads)
                 own = usage.uncached
-                score = await call_metric(metric, job.example, row.output)
+                score = await call_metric(metric, row.example, row.output)
             else:
                 own, done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, on_reads, usage)
-                score = await call_metric(metric, job.example, row.output) if done is None else done
+                score = await call_metric(metric, row.example, row.output) if done is None else done
             row.costs = costs_of(own, usage)
             row.score, row.feedback, row.parts = score.value, score.feedback, score.parts
         except (*FATAL, ImportError):  # a program that lacks a module lacks it in every row

@@ -168,6 +168,6 @@ async def amap_rows(
             from promptgrad.run import progress as progress_bar
 
             bar = stack.enter_context(progress_bar(total, type(program).__name__))
-            advance = lambda _: bar.advance()  # noqa: E731
+            advance = lambda *_: bar.advance()  # noqa: E731
         await aio.gather([partial(one, index) for index in range(total)], limit=limit, on_done=advance)
     return Batch(rows[index] for index in range(total))

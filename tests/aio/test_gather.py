@@ -65,9 +65,19 @@ def test_no_more_than_the_limit_are_in_flight(mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 def test_on_done_is_told_of_each(mode, count):
-    done = []
-    mode(aio.gather([returning(i) for i in range(count)], limit=4, on_done=done.append))
-    assert sorted(done) == list(range(count))
+    done = {}
+    mode(aio.gather([returning(i) for i in range(count)], limit=4, on_done=done.__setitem__))
+    assert done == {i: i for i in range(count)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("limit", [1, 4])
+def test_what_on_done_raises_is_a_failure(mode, limit):
+    def refuse(index, value):
+        raise KeyError(index)
+
+    with pytest.raises(KeyError, match="0"):
+        mode(aio.gather([returning(i) for i in range(9)], limit=limit, on_done=refuse))
 
 
 def test_nothing_to_run_side_by_side_is_driven_in_place():
@@ -457,9 +467,9 @@ def test_what_the_thunks_hold_goes_with_them_and_not_when_the_collector_comes(ru
         return 1
 
     async def both(thunks, seen):
-        return await aio.gather(thunks, on_done=seen.append)
+        return await aio.gather(thunks, on_done=seen.__setitem__)
 
-    thunks, seen = [partial(work, {"a"}), partial(work, {"b"})], []
+    thunks, seen = [partial(work, {"a"}), partial(work, {"b"})], {}
     known = [weakref.ref(thunk) for thunk in thunks]
     gc.collect()
     gc.disable()

@@ -179,6 +179,22 @@ def test_inputs_that_do_not_fit_are_told():
     assert [type(row.error) for row in report.errors] == [InputError]
 
 
+def test_a_row_is_bound_when_it_begins():
+    class Counts(Echo):
+        bound, seen = 0, ()
+
+        def input_names(self):
+            Counts.bound += 1
+            return ("question",)
+
+        def forward(self, question):
+            Counts.seen = (*Counts.seen, Counts.bound)
+            return question
+
+    assert pg.evaluate(Counts(), rows(), exact_match, concurrency=1).score == 0.7
+    assert Counts.seen == tuple(range(2, 12))  # the first one was also tried before all
+
+
 @pytest.mark.parametrize("program", [3, Echo, "model"])
 def test_what_is_no_program_is_told(program):
     with pytest.raises(InputError, match="a module or a function"):
