@@ -106,15 +106,15 @@ async def _limited(
         signal, cancel = remote, remote.cancel
     else:
         job = aio.start_in_thread(function, **arguments)
-        signal, cancel = job.signal, job.cancel
+        signal, cancel = job, job.cancel
     waiting = asyncio.ensure_future(_result(signal))
     try:
-        done, _ = await aio.apart(asyncio.wait, {waiting}, timeout=timeout)  # its timer keeps nothing of the run
+        done, _ = await aio.apart(asyncio.wait({waiting}, timeout=timeout))  # its timer keeps nothing of the run
         if done:
             return waiting.result()
         cancel()
         if is_async:
-            await aio.apart(asyncio.wait, {waiting}, timeout=GRACE_SECONDS)
+            await aio.apart(asyncio.wait({waiting}, timeout=GRACE_SECONDS))
     finally:
         if not signal.done:
             cancel()

@@ -29,6 +29,10 @@ posts: "dict[asyncio.AbstractEventLoop, Callable[[Callable[[], object]], None]]"
 """How to hand a callback to one of our own loops: cheaper than `call_soon_threadsafe` when many come together."""
 
 
+brief = threading.RLock()
+"""Held for a few steps at a time, by whatever there are hundreds of at once: a lock for each would be one more
+object for the collector to follow. Re-entrant, as the collector may run any code in between."""
+
 _get_running_loop: "Callable[[], asyncio.AbstractEventLoop | None] | None" = None
 
 
@@ -61,10 +65,9 @@ class Signal(Generic[T]):
     by any number of waiters, in driven coroutines and on any number of loops.
     """
 
-    __slots__ = ("_error", "_lock", "_value", "_waiters")
+    __slots__ = ("_error", "_value", "_waiters")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._waiters: list[Callable[[], object]] | tuple[()] | None = ()  # a list from the first waiter on
         self._value: T | None = None
         self._error: BaseException | None = None
@@ -91,7 +94,7 @@ class Signal(Generic[T]):
         return cast(T, self._value)
 
     def _settle(self, value: T | None, error: BaseException | None) -> None:
-        with self._lock:
+        with brief:
             waiters = self._waiters
             if waiters is None:
                 return
@@ -102,21 +105,22 @@ class Signal(Generic[T]):
 
     def subscribe(self, wake: Callable[[], object]) -> bool:
         """Call `wake` from some thread when the result comes. Returns False, without a call, if it has come already."""
-        with self._lock:
+        first = [wake]
+        with brief:
             waiters = self._waiters
             if waiters is None:
                 return False
             if waiters:
                 waiters.append(wake)
             else:
-                self._waiters = [wake]
+                self._waiters = first
             return True
 
     def unsubscribe(self, wake: Callable[[], object]) -> None:
         """Undo a `subscribe`. Does nothing if the result has come already."""
         if self._waiters is None:
             return
-        with self._lock:
+        with brief:
             if self._waiters and wake in self._waiters:
                 self._waiters.remove(wake)
 
@@ -263,6 +267,7 @@ def drive(coro: Coroutine[Any, Any, T]) -> T:
 
 
 def _after_fork() -> None:
+    brief._at_fork_reinit()  # type: ignore[attr-defined]  # a thread that is not there any more may have held it
     posts.clear()
     state.serving = ""
     state.job = None

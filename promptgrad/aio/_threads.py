@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from promptgrad.aio._signal import Signal, is_driven, running_loop, state
+from promptgrad.aio._signal import Signal, brief, is_driven, running_loop, state
 from promptgrad.aio.sequence import fork
 
 P = ParamSpec("P")
@@ -17,35 +17,35 @@ IDLE_SECONDS = 10.0
 """How long a thread without work is kept."""
 
 
-class ThreadCall:
-    """One function call in a thread, which can be cancelled at the next point where it waits for one of our signals."""
+class ThreadCall(Signal[Any]):
+    """The result of a function call in a thread, which can be cancelled where it next waits for one of our signals."""
 
-    __slots__ = ("_call", "_cancelled", "_context", "_lock", "_wake", "signal")
+    __slots__ = ("_call", "_cancelled", "_context", "_wake")
 
     def __init__(self, call: Callable[[], Any], context: Context) -> None:
-        self.signal: Signal[Any] = Signal()
+        super().__init__()
         self._call = call
         self._context = context
-        self._lock = threading.Lock()
         self._cancelled = False
         self._wake: Callable[[], object] | None = None
 
-    def work(self) -> Callable[[], None]:
-        """Make the call in this thread, and return a function that hands the result to the waiter."""
+    def work(self) -> None:
+        """Make the call in this thread; `settle` hands the result to the waiter."""
         state.job = self
         try:
-            value = self._context.run(self._call)
+            self._value = self._context.run(self._call)
         except BaseException as error:  # noqa: BLE001 - it is raised in the waiter
-            failure = error
-            return lambda: self.signal.fail(failure)
-        else:
-            return lambda: self.signal.set(value)
+            self._error = error
         finally:
             state.job = None
 
+    def settle(self) -> None:
+        """Hand the result to the waiter."""
+        self._settle(self._value, self._error)
+
     def cancel(self) -> None:
         """Raise `CancelledError` in the thread, in its present wait or its next one."""
-        with self._lock:
+        with brief:
             self._cancelled = True
             wake = self._wake
         if wake is not None:
@@ -53,7 +53,7 @@ class ThreadCall:
 
     def on_cancel(self, wake: Callable[[], object] | None) -> None:
         """Call `wake` when `cancel` comes, at once if it came already; None: call nothing any more."""
-        with self._lock:
+        with brief:
             self._wake = wake
         if self._cancelled and wake is not None:
             wake()
@@ -85,10 +85,10 @@ class _Worker:
         while True:
             job, self._job = self._job, None
             if job is not None:
-                settle = job.work()
+                job.work()
                 self._pool.idle(self)  # first, so that the waiter may reuse this thread at once
-                settle()
-                del job, settle
+                job.settle()
+                del job
             if not self._gate.acquire(timeout=IDLE_SECONDS):
                 if self._pool.retire(self):
                     return
@@ -132,7 +132,7 @@ if hasattr(os, "register_at_fork"):
 def start_in_thread(fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> ThreadCall:
     """Call a blocking function in a thread of its own beside the caller, in a copy of its context.
 
-    Await the `signal` of what it returns, or `cancel()` it: that raises `asyncio.CancelledError` in the function at its
+    Await what it returns, or `cancel()` it: that raises `asyncio.CancelledError` in the function at its
     next wait for one of our signals.
     """
     context = copy_context()
@@ -156,7 +156,7 @@ async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return context.run(fn, *args, **kwargs)
     job = start_in_thread(fn, *args, **kwargs)
     try:
-        result: T = await job.signal
+        result: T = await job
     except BaseException:
         job.cancel()
         raise

@@ -208,7 +208,7 @@ class HTTP(Transport):
             try:
                 if driven:
                     return stopped(await aio.on_transport(self._post, body, key, size, listener), request, lacks)
-                return stopped(await aio.apart(self._post, body, key, size, listener), request, lacks)
+                return stopped(await aio.apart(self._post(body, key, size, listener)), request, lacks)
             except LMStatusError as error:
                 if not self._habits.learn(error, request, lacks):
                     raise

@@ -52,7 +52,7 @@ class TimeLimit:
             raise self.error()
         if aio.is_driven():  # plain code may block, and so has a thread of its own rather than a loop
             thread = aio.start_in_thread(lambda: aio.drive(work()))
-            done: aio.Signal[T] = thread.signal
+            done: aio.Signal[T] = thread
             stop: Callable[[], Awaitable[object]] = partial(_end, thread.cancel, done)
         else:
             task = aio.start(work)

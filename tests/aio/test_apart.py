@@ -34,7 +34,7 @@ def test_a_timer_that_was_cancelled_keeps_nothing_of_the_caller(apart):
         async def call():
             record = Record()
             held.set(record)
-            seen = await (aio.apart(with_a_timer) if apart else with_a_timer())
+            seen = await (aio.apart(with_a_timer()) if apart else with_a_timer())
             assert seen is (None if apart else record)
             return weakref.ref(record)
 
@@ -55,9 +55,9 @@ def test_it_is_the_same_task_and_returns_and_raises_what_the_function_does():
         return asyncio.current_task(), value
 
     async def main():
-        assert await aio.apart(inner, 3) == (asyncio.current_task(), 3)
+        assert await aio.apart(inner(3)) == (asyncio.current_task(), 3)
         with pytest.raises(ValueError, match="x"):
-            await aio.apart(inner, "x", fails=True)
+            await aio.apart(inner("x", fails=True))
 
     asyncio.run(main())
 
@@ -82,7 +82,7 @@ def test_a_cancellation_reaches_the_function_which_may_wait_again():
         assert held.get() == "mine"
 
     async def wrapped():
-        await aio.apart(inner)
+        await aio.apart(inner())
 
     asyncio.run(main())
     assert cleaned == [None]
@@ -95,7 +95,7 @@ def test_a_timeout_of_asyncio_works_inside():
         return "late"
 
     async def main():
-        return await aio.apart(inner)
+        return await aio.apart(inner())
 
     assert asyncio.run(main()) == "late"
 
