@@ -11,7 +11,7 @@ from promptgrad.aio._apart import apart
 from promptgrad.aio._caller import Caller, pointing_at, warn
 from promptgrad.aio._gather import Semaphore, aside, gather, is_failure, is_stopping, row, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, prepare, run, start
-from promptgrad.aio._signal import Signal, drive, is_driven, serving
+from promptgrad.aio._signal import Signal, brief, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread, start_in_thread
 from promptgrad.aio._twins import blocking, blocking_classmethod, is_coroutine_function
 
@@ -25,6 +25,7 @@ __all__ = [
     "awaited",
     "blocking",
     "blocking_classmethod",
+    "brief",
     "drive",
     "gather",
     "in_thread",

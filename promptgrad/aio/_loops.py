@@ -135,6 +135,9 @@ class Loop:
         self.post(lambda: context.run(remote.start))
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 class Remote(Signal[T]):
     """A task on one of our loops, or on the caller's own, seen from outside: a signal that can cancel its source."""
 
@@ -145,7 +148,7 @@ class Remote(Signal[T]):
         self._where = where
         self._make: Callable[[], Coroutine[Any, Any, T]] | None = make
         self._task: asyncio.Task[None] | None = None
-        self.carried: dict[str, Any] = {}  # attributes of the coroutine's cancellation, such as the finished rows
+        self.carried = _NOTHING  # attributes of the coroutine's cancellation, such as the finished rows
 
     def start(self) -> None:
         """Make the task, unless it was cancelled before; called on the loop."""
@@ -225,12 +228,12 @@ transport = Loop("transport", bare=True)
 program = Loop("program")
 
 
-async def _on(where: Loop, fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def _on(where: Loop, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if is_driven():
         refuse_on_our_loops()
     elif where.here():
-        return await fn(*args, **kwargs)
-    remote: Remote[T] = Remote(where, partial(fn, *args, **kwargs))
+        return await make()
+    remote: Remote[T] = Remote(where, make)
     try:
         where.submit(remote)
         return await remote
@@ -255,20 +258,20 @@ async def _end(remote: Remote[Any]) -> None:
             await remote
 
 
-async def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
     """Run one of our async functions on the transport loop, in an empty context; directly if already there.
 
     Cancelling the waiter cancels the function.
     """
-    return await _on(transport, fn, *args, **kwargs)
+    return _on(transport, partial(fn, *args, **kwargs))
 
 
-async def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
     """Run an async function, the user's or ours, on the program loop, in a copy of the context.
 
     This is how driven code awaits a user's coroutine. Cancelling the waiter cancels the function.
     """
-    return await _on(program, fn, *args, **kwargs)
+    return _on(program, partial(fn, *args, **kwargs))
 
 
 def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Remote[T]:

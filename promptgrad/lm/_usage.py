@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from contextvars import Token
-from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
-from promptgrad import run
+from promptgrad import aio, run
 from promptgrad.lm._channel import Channel, channel
 from promptgrad.lm._completion import CACHE_HIT, NO_USAGE, Usage
 
 ELSEWHERE = "(elsewhere)"
 """The module of calls that no module made, such as those of an `Embedder`, and an LM that is called by itself."""
-
-
-_NO_PARTS: Any = MappingProxyType({})  # of those that keep no details: one for each row of an evaluation
 
 
 class UsageTracker:
@@ -29,24 +23,20 @@ class UsageTracker:
         details: Also keep the sums by module, phase and language model, as `usage` does.
     """
 
-    __slots__ = ("_hits", "_lms", "_lock", "_modules", "_phases", "_spared", "_token", "_total", "details")
+    __slots__ = ("_hits", "_outer", "_parts", "_spared", "_total")
 
     def __init__(self, *, details: bool = False) -> None:
-        self.details = details
-        self._lms: dict[str, Usage] = {} if details else _NO_PARTS
-        self._modules: dict[str, Usage] = {} if details else _NO_PARTS
-        self._phases: dict[str, Usage] = {} if details else _NO_PARTS
-        self._lock = threading.Lock()
+        self._parts = _Parts() if details else None
         self._total = NO_USAGE
         self._spared = NO_USAGE
         self._hits = 0
 
     def add(self, usage: Usage, lm: str = "") -> None:
         """Add the usage of one call of a language model of this name."""
-        with self._lock:
+        with aio.brief:
             self._total = usage if self._total is NO_USAGE else self._total + usage
-            if self.details:
-                self._part(usage, lm)
+            if self._parts is not None:
+                self._parts.add(usage, lm)
 
     def hit(self, paid: Usage | None = None, lm: str = "") -> None:
         """Add a reply from a cache.
@@ -55,30 +45,32 @@ class UsageTracker:
             paid: What it cost when the active run paid for it; None if that is not known.
             lm: Name of the language model.
         """
-        with self._lock:
+        with aio.brief:
             self._hits += 1
             self._spared += CACHE_HIT if paid is None else paid
-            if self.details:
-                self._part(CACHE_HIT, lm)
+            if self._parts is not None:
+                self._parts.add(CACHE_HIT, lm)
+
+    @property
+    def details(self) -> bool:
+        """Whether it keeps the sums by module, phase and language model."""
+        return self._parts is not None
 
     def attribute(self, usage: Usage, module: str) -> None:
         """Say that usage, which was added as that of calls, is that of a module."""
-        with self._lock:
-            self._modules[module] = self._modules.get(module, NO_USAGE) + usage
-
-    def _part(self, usage: Usage, lm: str) -> None:
-        for sums, name in ((self._lms, lm), (self._phases, run.current_phase())):
-            sums[name] = sums.get(name, NO_USAGE) + usage
+        if self._parts is not None:
+            with aio.brief:
+                _add(self._parts.modules, module, usage)
 
     @property
     def by_lm(self) -> dict[str, Usage]:
         """The sum for each language model, by its name; empty without details, as are the next two."""
-        return self._sorted(self._lms)
+        return self._sorted("lms")
 
     @property
     def by_phase(self) -> dict[str, Usage]:
         """The sum for each phase of a run, as `run.phase` and the Trainer name them; "" outside of them."""
-        return self._sorted(self._phases)
+        return self._sorted("phases")
 
     @property
     def by_module(self) -> dict[str, Usage]:
@@ -86,15 +78,17 @@ class UsageTracker:
 
         Calls that no module made are "(elsewhere)", and so is what failed requests cost.
         """
-        modules = self._sorted(self._modules)
+        modules = self._sorted("modules")
         left = _difference(self.total, modules)
         if self.details and (left.calls or left.cached or left.tokens):
             modules[ELSEWHERE] = left
         return modules
 
-    def _sorted(self, sums: Mapping[str, Usage]) -> dict[str, Usage]:
-        with self._lock:
-            return dict(sorted(sums.items()))
+    def _sorted(self, sums: str) -> dict[str, Usage]:
+        if self._parts is None:
+            return {}
+        with aio.brief:
+            return dict(sorted(getattr(self._parts, sums).items()))
 
     @property
     def total(self) -> Usage:
@@ -155,12 +149,31 @@ class UsageTracker:
         return _table(rows)
 
     def __enter__(self) -> UsageTracker:  # not a generator of `track_usage`, because every row of a batch opens one
-        first, trackers = channel.get()
-        self._token: Token[Channel] = channel.set((first, (*trackers, self)))
+        self._outer: Channel = channel.get()
+        first, trackers = self._outer
+        channel.set((first, (*trackers, self)))
         return self
 
     def __exit__(self, *_: object) -> None:
-        channel.reset(self._token)
+        channel.set(self._outer)
+
+
+class _Parts:
+    """Sums by language model, by phase and by module."""
+
+    def __init__(self) -> None:
+        self.lms: dict[str, Usage] = {}
+        self.phases: dict[str, Usage] = {}
+        self.modules: dict[str, Usage] = {}
+
+    def add(self, usage: Usage, lm: str) -> None:
+        """Add the usage of one call."""
+        _add(self.lms, lm, usage)
+        _add(self.phases, run.current_phase(), usage)
+
+
+def _add(sums: dict[str, Usage], name: str, usage: Usage) -> None:
+    sums[name] = sums.get(name, NO_USAGE) + usage
 
 
 def _difference(total: Usage, parts: Mapping[str, Usage]) -> Usage:

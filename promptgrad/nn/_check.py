@@ -1,6 +1,6 @@
 """`Assert` and `Suggest`: what must and what should hold inside of a program; counted, retried, and trained on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,51 +29,42 @@ class Check:
     node: Node | None = None
 
 
-class Checks:
-    """The conditions that were looked at inside a block; made by `count_checks`.
+class Checks(list[Check]):
+    """The conditions that were looked at inside a block, in their order; made by `count_checks`.
 
     `len(checks)` counts the conditions, `checks.unmet` those that did not hold, and `checks.by_reason()` gives both for
     each reason. Attempts that were given up do not count.
-
-    Args:
-        found: The conditions to begin with.
     """
 
-    __slots__ = ("_found", "_token")
-
-    def __init__(self, found: Iterable[Check] = ()) -> None:
-        self._found: list[Check] = [*found]
+    __slots__ = ("_outer",)
 
     def __enter__(self) -> "Checks":
-        self._token = noted_checks.set(self._found)
+        self._outer = noted_checks.get()
+        noted_checks.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        noted_checks.reset(self._token)
-        outer = noted_checks.get()
-        if outer is not None:
-            outer.extend(self._found)
+        noted_checks.set(self._outer)
+        if self._outer is not None:
+            self._outer.extend(self)
 
     @property
     def found(self) -> tuple[Check, ...]:
         """The conditions, in the order in which they were looked at."""
-        return tuple(self._found)
+        return tuple(self)
 
     @property
     def unmet(self) -> int:
         """How many did not hold."""
-        return sum(not check.met for check in self._found)
+        return sum(not check.met for check in self)
 
     def by_reason(self) -> dict[str, tuple[int, int]]:
         """For each reason how often it did not hold, and how often it was looked at."""
         counts: dict[str, tuple[int, int]] = {}
-        for check in self.found:
+        for check in self:
             unmet, looked = counts.get(check.reason, (0, 0))
             counts[check.reason] = (unmet + (not check.met), looked + 1)
         return counts
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     def __repr__(self) -> str:
         shown = "; ".join(f"{reason!r}: {unmet} of {of} unmet" for reason, (unmet, of) in self.by_reason().items())
