@@ -34,7 +34,7 @@ class MemoryStore:
 
     Attributes:
         replies: The replies, by the digest of request and LM, the least recently used first.
-        flying: The calls in flight, by the same digest.
+        flying: The calls in flight, by the same digest, each with those who wait for it.
         store: The file behind it, if there is one.
     """
 
@@ -44,7 +44,7 @@ class MemoryStore:
         self.size = 0  # of the replies, counted only where it is bounded
         self._lock = Lock()
         self.replies: OrderedDict[str, Completion] = OrderedDict()
-        self.flying: dict[str, aio.Signal[Completion | None]] = {}
+        self.flying: dict[str, list[aio.Signal[None]]] = {}
         self.store: Store | None = None
 
     def keep_in(self, path: str | os.PathLike[str], **bounds: Any) -> None:
@@ -147,7 +147,7 @@ def _weight(completion: Completion) -> int:
 
 
 def _is_an_answer(completion: Completion) -> bool:
-    if completion.is_filtered or completion.is_broken:
+    if completion.finish_reason != "stop" and (completion.is_filtered or completion.is_broken):
         return False
     content = completion.content
     return bool(content.strip() if isinstance(content, str) else content) or bool(completion.refusal)
@@ -229,11 +229,14 @@ class Cache(Layer):
                 for tracker in trackers:
                     tracker.hit(paid, hit.answered_by or lm.name)
                 return hit
-            mine: aio.Signal[Completion | None] = aio.Signal()
-            other = memory.flying.setdefault(key, mine)
-            if other is mine:
+            mine: list[aio.Signal[None]] = []
+            others = memory.flying.setdefault(key, mine)
+            if others is mine:
                 break
-            await other  # now it is in the cache; or only its caller failed, and the next one sends it
+            over: aio.Signal[None] = aio.Signal()
+            others.append(over)
+            if memory.flying.get(key) is others:  # it was not over before this one was among those who wait
+                await over  # now it is in the cache; or only its caller failed, and the next one sends it
         failure: Exception | None = None
         try:
             completion = await lm.complete(request)
@@ -244,11 +247,12 @@ class Cache(Layer):
             raise
         finally:
             memory.flying.pop(key, None)
-            broken = request.listener is not None and request.listener.started
-            if failure is None or broken or isinstance(failure, ASKERS_OWN):
-                mine.set(None)
-            else:
-                mine.fail(failure)
+            for over in mine:
+                broken = request.listener is not None and request.listener.started
+                if failure is None or broken or isinstance(failure, ASKERS_OWN):
+                    over.set(None)
+                else:
+                    over.fail(failure)
 
     def forget(self, request: Request) -> None:
         """Forget the reply to a request, in memory and in the file."""

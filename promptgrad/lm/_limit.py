@@ -73,9 +73,10 @@ class Limit(Layer):
     async def complete(self, request: Request) -> Completion:
         """Answer one request, when it is its turn."""
         own, places = self._own, self._places
-        await own.acquire()
+        if not own.take():
+            await own.acquire()
         try:
-            level = await places.acquire()
+            level = places.take() or await places.acquire()
             served: bool | None = None
             try:
                 if self._minute is None:

@@ -46,6 +46,11 @@ class Places:
         """Number of requests that wait for a place."""
         return len(self._waiting)
 
+    def take(self) -> int:
+        """Take a place if one is free, without a wait; return how many are taken then, or 0 for none."""
+        with self._lock:
+            return self._take() if self.in_flight < self.cap and not self._waiting else 0
+
     async def acquire(self) -> int:
         """Wait for a place, first come first served; return how many are taken then, this one included."""
         with self._lock:
@@ -78,12 +83,15 @@ class Places:
                 at_once = min(level, self.in_flight)
                 if at_once > self._served:
                     self._served, self._tries, self._refused = at_once, 0, 0
-                self._grow()
+                if self.in_flight >= self.cap:  # with fewer in flight nothing is learnt
+                    self._grow()
             self.in_flight -= 1
             if served is False:
                 self.turned_away += 1
                 self._turned += 1
                 self._fall(level)
+            if not self._waiting:
+                return
             turns: list[tuple[Signal[int], int]] = []
             while self._waiting and self.in_flight < self.cap:
                 turns.append((self._waiting.popleft(), self._take()))
@@ -98,8 +106,6 @@ class Places:
         return self.in_flight
 
     def _grow(self) -> None:
-        if self.in_flight < self.cap:  # with fewer in flight nothing is learnt
-            return
         self._credit += 1
         if self._credit >= self._pace * self.cap:
             self.cap += 1

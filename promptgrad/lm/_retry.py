@@ -221,6 +221,7 @@ class Lately:
     def __init__(self) -> None:
         self.answers = 0
         self.seconds = math.inf
+        self._failed = 0
         self._failures, self._refusals = Streak(3), Streak(2)
 
     def answered(self, seconds: float) -> None:
@@ -229,15 +230,13 @@ class Lately:
         if seconds < QUICK:
             seconds = QUICK
         self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / 8
-        self._failures.end()
-        self._refusals.end()
 
     def failed(self, *, refused: bool) -> tuple[int, bool]:
         """Note a failure or a refusal: see `Streak.add`. A refusal says nothing of failures; what failed was taken."""
         if refused:
-            return self._refusals.add()
-        self._refusals.end()
-        return self._failures.add()
+            return self._refusals.add(self.answers + self._failed)
+        self._failed += 1
+        return self._failures.add(self.answers)
 
 
 class Streak:
@@ -250,18 +249,19 @@ class Streak:
     def __init__(self, fold: int) -> None:
         self._fold = fold
         self._recent: deque[bool] = deque(maxlen=WINDOW)
-        self._row = 0
+        self._row = self._good = 0
 
-    def end(self) -> None:
-        """Note one that came to something."""
-        self._recent.append(True)
-        self._row = 0
-
-    def add(self) -> tuple[int, bool]:
+    def add(self, good: int) -> tuple[int, bool]:
         """Note one that did not; return how many there are in a row beyond those that are usual, and whether few are.
 
         As long as nothing is usual, these are very many.
+
+        Args:
+            good: How many came to something so far.
         """
+        if good > self._good:
+            self._recent.extend([True] * min(WINDOW, good - self._good))
+            self._row, self._good = 0, good
         self._recent.append(False)
         self._row += 1
         recent = [*self._recent]
