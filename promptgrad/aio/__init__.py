@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptgrad.aio._apart import apart
 from promptgrad.aio._caller import Caller, pointing_at, warn
-from promptgrad.aio._gather import Semaphore, aside, gather, is_failure, is_stopping, row, sleep
+from promptgrad.aio._gather import Semaphore, aside, each, gather, is_failure, is_stopping, row, sleep
 from promptgrad.aio._loops import awaited, is_program_loop, on_program, on_transport, prepare, run, start
 from promptgrad.aio._signal import Signal, brief, drive, is_driven, serving
 from promptgrad.aio._threads import in_thread, start_in_thread
@@ -27,6 +27,7 @@ __all__ = [
     "blocking_classmethod",
     "brief",
     "drive",
+    "each",
     "gather",
     "in_thread",
     "is_coroutine_function",

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -13,6 +13,7 @@ from promptgrad.aio._loops import on_program, transport
 from promptgrad.aio._signal import Signal, is_driven
 from promptgrad.aio.sequence import branches
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -111,12 +112,12 @@ async def aside(wait: Callable[[], Awaitable[object]]) -> None:
             await place
 
 
-async def gather(
+def gather(
     thunks: Sequence[Callable[[], Awaitable[T]]],
     *,
     limit: int | None = None,
     on_done: Callable[[int, T], object] | None = None,
-) -> list[T]:
+) -> Coroutine[Any, Any, list[T]]:
     """Run all thunks concurrently, each in a copy of the context, and return their results in order.
 
     They start in order. The first failure cancels the rest, waits for them, and is raised; a cancellation does the
@@ -133,37 +134,65 @@ async def gather(
     Raises:
         ValueError: `limit` is below one.
     """
+    return each(_call, thunks, limit=limit, on_done=on_done)
+
+
+def _call(thunk: Callable[[], T]) -> T:
+    return thunk()
+
+
+async def each(
+    fn: Callable[[S], Awaitable[T]],
+    items: Sequence[S],
+    *,
+    limit: int | None = None,
+    on_done: Callable[[int, T], object] | None = None,
+) -> list[T]:
+    """Call an async function with each item concurrently, and return the results in order: as `gather` of these calls.
+
+    Args:
+        fn: The function.
+        items: What it is called with.
+        limit: As for `gather`.
+        on_done: As for `gather`.
+
+    Raises:
+        ValueError: `limit` is below one.
+    """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
-    count = len(thunks)
+    count = len(items)
     if count == 0:
         return []
     if is_driven():
         if count > 1 and limit != 1:
-            return await on_program(_gather, thunks, limit or count, on_done)
+            return await on_program(_each, fn, items, limit or count, on_done)
         results = []
         seat = _seat.get()
-        for index, thunk in enumerate(thunks):
+        for index, item in enumerate(items):
             token = _seat.set(_Seat(seat.crew, (*seat.row, index)))
             try:
-                results.append(await thunk())
+                results.append(await fn(item))
             finally:
                 _seat.reset(token)
             if on_done is not None:
                 on_done(index, results[index])
         return results
-    return await _gather(thunks, limit or count, on_done)
+    return await _each(fn, items, limit or count, on_done)
 
 
-async def _gather(
-    thunks: Sequence[Callable[[], Awaitable[T]]], limit: int, on_done: Callable[[int, T], object] | None
+async def _each(
+    fn: Callable[[S], Awaitable[T]],
+    items: Sequence[S],
+    limit: int,
+    on_done: Callable[[int, T], object] | None,
 ) -> list[T]:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    count = len(thunks)
+    count = len(items)
     results: list[Any] = [None] * count
-    running: dict[int, asyncio.Task[None]] = {}
+    running: dict[asyncio.Task[None], None] = {}
     failures: list[BaseException] = []  # the first in time comes first
     finished: asyncio.Future[None] = loop.create_future()
     upcoming = resting = 0
@@ -176,7 +205,7 @@ async def _gather(
     async def one(index: int) -> None:
         _seat.set(_Seat(crew, (*seat.row, index)))
         try:
-            result = results[index] = await thunks[index]()
+            result = results[index] = await fn(items[index])
         except (KeyboardInterrupt, SystemExit) as error:  # raised in a task, it would end the loop
             failures.append(error)
         else:
@@ -188,17 +217,17 @@ async def _gather(
         index, upcoming = upcoming, upcoming + 1
         work = one(index)
         task = loop.create_task(work) if contexts is None else contexts[index].run(loop.create_task, work)
-        running[index] = task
-        task.add_done_callback(partial(end, index), context=home)
+        running[task] = None
+        task.add_done_callback(end, context=home)
 
-    def end(index: int, task: "asyncio.Task[None]") -> None:
-        del running[index]
+    def end(task: "asyncio.Task[None]") -> None:
+        del running[task]
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is not None:
             failures.append(error)
         if failures and not crew.stopped:
             crew.stopped = True
-            for other in running.values():
+            for other in running:
                 other.cancel()
         fill()
         if not running and not finished.done():
@@ -235,7 +264,7 @@ async def _gather(
     except asyncio.CancelledError:
         crew.stopped = True
         while running:
-            for task in running.values():
+            for task in running:
                 task.cancel()
             finished = loop.create_future()
             with suppress(asyncio.CancelledError):  # cancelled again: so are the tasks that still run
@@ -245,7 +274,8 @@ async def _gather(
         # what was left behind in a thread keeps the crew, and would keep all results by it; and these functions keep
         # one another, so that what they name would stay until the collector of cycles comes
         crew.leave, crew.come_back = _nothing, _at_once
-        thunks, contexts, on_done = (), None, None
+        items, contexts, on_done = (), None, None
+        fn = None  # type: ignore[assignment]
     if failures:
         raise failures[0]
     return cast("list[T]", results)
@@ -264,6 +294,14 @@ class Semaphore:
         self._free = value
         self._lock = threading.Lock()
         self._waiting: deque[Signal[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a place if one is free, without a wait; return whether it was."""
+        with self._lock:
+            if self._free and not self._waiting:
+                self._free -= 1
+                return True
+        return False
 
     async def acquire(self) -> None:
         """Wait for a place."""

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from promptgrad import aio
@@ -165,7 +164,7 @@ class Divide:
                     raise
                 return error
 
-        for answer in await aio.gather([partial(ask, replicate) for replicate in range(self.repeat)]):
+        for answer in await aio.each(ask, range(self.repeat)):
             (errors if isinstance(answer, BaseException) else answers).append(answer)  # type: ignore[arg-type]
         if not answers:
             raise errors[0]

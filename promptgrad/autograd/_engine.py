@@ -8,7 +8,6 @@ what is worth a visit.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Protocol
 
 from promptgrad import aio
@@ -66,4 +65,4 @@ async def backward(graph: Subgraph, seeds: Mapping[GradFn, Sequence[Critique]], 
 
     free = deque(fn for fn in reversed(graph.order) if not users[fn])
     settle()
-    await aio.gather([partial(visit, fn) for fn in reversed(graph.order) if fn in turns])
+    await aio.each(visit, [fn for fn in reversed(graph.order) if fn in turns])

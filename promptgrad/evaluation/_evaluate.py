@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -145,8 +144,7 @@ class _Evaluation:
                         total, scored = total + row.score, scored + 1
                     bar.advance(note=f"{total / scored:.3f}" if scored else "")
 
-            start = self.start  # bound once, not for each row
-            await aio.gather([partial(start, index) for index in range(count)], limit=self.limit, on_done=done)
+            await aio.each(self.start, range(count), limit=self.limit, on_done=done)
         report = self.report()
         failed = [row.error for row in report.rows if row.error is not None]
         if len(failed) == len(report) and all(isinstance(error, LMError) for error in failed):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +185,7 @@ class Embedder:
         if len(requests) == 1:
             replies = [await self.lm.acall(requests[0])]
         else:
-            replies = await aio.gather([partial(self.lm.acall, request) for request in requests])
+            replies = await aio.each(self.lm.acall, requests)
         vectors = np.concatenate([read_vectors(reply.text) for reply in replies])
         return vectors[[places[text] for text in texts]]
 

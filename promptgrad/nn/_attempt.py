@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
@@ -254,7 +254,7 @@ async def attempts(
                 raise _Enough
 
     with suppress(_Enough):
-        await aio.gather([partial(one, number) for number in range(count)], limit=limit)
+        await aio.each(one, range(count), limit=limit)
     return counted
 
 

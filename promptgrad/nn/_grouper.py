@@ -1,7 +1,6 @@
 """`Grouper`, which finds the critiques that ask for the same in different words."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from promptgrad import aio
 from promptgrad.autograd import Critique, Gradient, no_grad, same_group
@@ -63,7 +62,7 @@ class Grouper(Module, in_place=True):
         places: dict[tuple[str, str], list[Critique]] = {}
         for critique in gradient.cluster().critiques:
             places.setdefault((critique.path, critique.target), []).append(critique)
-        merged = await aio.gather([partial(self._merge, critiques) for critiques in places.values()])
+        merged = await aio.each(self._merge, [*places.values()])
         return sum(merged, Gradient(gradient.traces)).cluster()
 
     async def _merge(self, critiques: Sequence[Critique]) -> Gradient:

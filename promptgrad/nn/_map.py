@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -169,5 +168,5 @@ async def amap_rows(
 
             bar = stack.enter_context(progress_bar(total, type(program).__name__))
             advance = lambda *_: bar.advance()  # noqa: E731
-        await aio.gather([partial(one, index) for index in range(total)], limit=limit, on_done=advance)
+        await aio.each(one, range(total), limit=limit, on_done=advance)
     return Batch(rows[index] for index in range(total))

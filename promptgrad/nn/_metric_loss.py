@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 from promptgrad import aio
@@ -91,7 +90,7 @@ class MetricLoss(Module, in_place=True):
             scored = [await self._score(row) for row in rows]
         else:
             limit = in_flight()
-            scored = await aio.gather([partial(self._score, row) for row in rows], limit=limit)
+            scored = await aio.each(self._score, rows, limit=limit)
         broken = [row.error for row in scored if isinstance(row.error, MetricError)]
         one_reply = len(scored) == 1 and bool(broken) and isinstance(broken[0].__cause__, (ParseError, LMError))
         if scored and len(broken) == len(scored) and not one_reply:  # one reply of a judge may fail, a bug may not

@@ -235,7 +235,7 @@ class Synthesizer(Module, in_place=True):
                     else:
                         seen.append(groups)
                         fresh.append(row)
-            scores = await aio.gather([partial(keep, row) for row in fresh], limit=None)
+            scores = await aio.each(keep, fresh)
             dropped["not agreed with"] += sum(not good for good in scores)
             kept += [row for row, good in zip(fresh, scores, strict=True) if good]
             if len(kept) >= n or not fresh or not left:

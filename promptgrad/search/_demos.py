@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 from promptgrad import aio
@@ -133,7 +132,7 @@ async def _right(session: Session, rows: Sequence[LossRow], threshold: float | N
             return error
 
     scored = [row for row in rows if row.error is None]
-    found = await aio.gather([partial(one, row) for row in scored])
+    found = await aio.each(one, scored)
     errors = [result for result in found if isinstance(result, MetricError)]
     if errors and len(errors) == len(found):
         raise errors[0]

@@ -237,7 +237,7 @@ class Running(Purse):
 
         async def block(indexes: Sequence[int]) -> None:
             if not any(isinstance(error, BudgetExceeded) for error in errors):
-                results.extend(await aio.gather([partial(one, index) for index in indexes]))
+                results.extend(await aio.each(one, indexes))
 
         self._asked = await self._asking().run(range(len(thunks)), block)
         self._note_unanswered("ask", keys, errors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from promptgrad import aio
@@ -202,7 +201,7 @@ class Toolset(tuple[Tool, ...]):
         Raises:
             BudgetExceeded, NoLMError: And other errors that no reply of the model can avoid.
         """
-        return await aio.gather([partial(self._result, call) for call in calls])
+        return await aio.each(self._result, [*calls])
 
     results = aio.blocking(aresults)
 

@@ -80,6 +80,17 @@ def test_what_on_done_raises_is_a_failure(mode, limit):
         mode(aio.gather([returning(i) for i in range(9)], limit=limit, on_done=refuse))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_each_is_a_gather_of_calls(mode):
+    crowd = Crowd(3)
+    done = {}
+    found = mode(aio.each(lambda item: crowd.thunk(item)(), range(20), limit=3, on_done=done.__setitem__))
+    assert found == [*range(20)]
+    assert done == dict(enumerate(range(20)))
+    assert crowd.most == 3
+    assert mode(aio.each(returning, [])) == []
+
+
 def test_nothing_to_run_side_by_side_is_driven_in_place():
     async def where():
         return threading.get_ident()
