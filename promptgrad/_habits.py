@@ -1,9 +1,9 @@
-"""Arguments that users of other libraries write out of habit: an error that names what to write here."""
+"""Arguments and names that users of other libraries write out of habit: an error that names what to write here."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,6 +61,36 @@ def refuse(called: str, strange: Iterable[str], habits: Mapping[str, str], known
             hint = f": write {habits[argument]}"
         told.append(f"{argument!r}{hint}")
     raise TypeError(f"{called} has no argument {'; and no '.join(told)}")
+
+
+class HintedType(type):
+    """The class of classes with hints for names of theirs that do not exist; `{}` in a hint is the class's name."""
+
+    _elsewhere: Mapping[str, str]
+
+    if not TYPE_CHECKING:  # otherwise a type checker would see Any for a misspelt name
+
+        def __getattr__(cls, name):
+            raise _no_such_name(cls, cls, f"type object {cls.__name__!r}", name)
+
+
+class Hinted(metaclass=HintedType):
+    """An object and a class that say what to write for a name of other libraries, from the table `_elsewhere`."""
+
+    __slots__ = ()
+
+    _elsewhere: ClassVar[Mapping[str, str]] = {}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            cls = type(self)
+            raise _no_such_name(self, cls, f"{cls.__name__!r} object", name)
+
+
+def _no_such_name(owner: Any, cls: type[Hinted], what: str, name: str) -> AttributeError:
+    hint = f": write {cls._elsewhere[name].replace('{}', cls.__name__)}" if name in cls._elsewhere else ""
+    return AttributeError(f"{what} has no attribute {name!r}{hint}", name=name, obj=owner)
 
 
 def check_dropped(set_to_none: bool) -> None:  # noqa: FBT001 - torch's argument

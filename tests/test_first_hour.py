@@ -208,6 +208,21 @@ def test_hooks(model):
     assert seen == ["ok"]
 
 
+MODEL = pg.lm.FunctionLM(lambda messages: messages[-1]["content"], name="echo")
+
+
+def echo(text: str) -> str:
+    """The same."""
+    return text
+
+
+def test_messages_are_a_prompt_by_another_name():
+    talk = [{"role": "user", "content": "Hi."}]
+    assert MODEL(messages=talk).text == MODEL(talk).text == "Hi."
+    with pytest.raises(ValueError, match="at least one message"):
+        MODEL()
+
+
 @pytest.mark.parametrize(
     ("slip", "said"),
     [
@@ -254,6 +269,17 @@ def test_hooks(model):
         (lambda: pg.retrievers.Embeddings, "write promptgrad.retrieve"),
         (lambda: pg.retrieve.Embeddings, r"write nn.Retrieve\(retrieve.Dense\(passages, embedder\), k\)"),
         (lambda: pg.Example(a=1).toDict(), r"use to_dict\(\)"),
+        (lambda: TwoSteps().history, r"write promptgrad.inspect_history\(5\)"),
+        (lambda: MODEL.history, r"'FunctionLM' object has no attribute 'history': write promptgrad.inspect_history"),
+        (lambda: MODEL.copy(temperature=1), r"write promptgrad.LM\(name, ...\)"),
+        (lambda: MODEL.generate("Hi."), r"write lm\(prompt\)"),
+        (lambda: MODEL.nothing, "no attribute 'nothing'$"),
+        (lambda: MODEL("Hi.").choices, "'Completion' object has no attribute 'choices': write completion.text"),
+        (lambda: pg.Tool.from_mcp_tool(None, None), r"write promptgrad.Toolset.from_mcp\(command\)"),
+        (lambda: pg.Tool.from_function(echo), r"'Tool' has no attribute 'from_function': write Tool\(function\)"),
+        (lambda: pg.Tool(echo).args, "write tool.parameters"),
+        (lambda: pg.metrics.SemanticF1, r"write nn.Judge\(rubric\)"),
+        (lambda: pg.metrics.answer_exact_match, "write metrics.exact_match"),
         (lambda: optim.LabeledFewShot(TwoSteps().parameters()).compile(None, trainset=[]), r"write promptgrad.Trainer"),
     ],
 )
@@ -275,6 +301,10 @@ def test_all_arguments_of_a_habit_are_told_at_once():
     [
         (lambda: nn.Predict("q -> a", n=5), "returns one answer: write predict.map"),
         (lambda: nn.CodeAct("q -> a", [], max_iters=5), "write max_steps=..."),
+        (lambda: nn.ProgramOfThought("q -> a", max_iters=5), "write max_steps=..."),
+        (lambda: pg.Tool(func=echo, desc="a"), "'func': write the function by position; and no 'desc': write descr"),
+        (lambda: MODEL("Hi.")[0], "write completion.text"),
+        (lambda: MODEL("Hi.", messages=["Hi."]), "a prompt and messages= say the same"),
         (lambda: nn.RLM("q -> a", interpreter_factory=len), "write interpreter=..."),
         (lambda: nn.Retrieve(k=3), r"nn.Retrieve\(retrieve.BM25\(passages\), k=3\)"),
         (lambda: nn.Ensemble([nn.Predict("q -> a")], reduce_fn=len), "write reduce=..."),

@@ -20,6 +20,13 @@ def test_each_name_has_a_row(name):
     assert re.search(rf"\b{name}\b", THEIRS)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_exists_at_the_front_door_or_is_told_what_to_write(name):
+    if not hasattr(pg, name):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': write "):
+            getattr(pg, name)
+
+
 @pytest.mark.parametrize("name", sorted(set(re.findall(rf"`(?:pg\.)?((?:{ROOMS})\.\w+)", PAGE))))
 def test_what_stands_in_its_place_exists(name):
     room, attribute = name.split(".")

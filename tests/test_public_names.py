@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import textwrap
 from pathlib import Path
 
@@ -130,14 +131,20 @@ def test_a_slip_is_pointed_to_the_right_name(slip, right):
         getattr(pg, slip)
 
 
-@pytest.mark.parametrize("hint", sorted(set(pg._ELSEWHERE.values())))
+HINTS = {
+    hint
+    for owner in (pg, *map(importlib.import_module, ROOMS), pg.lm._base, pg.lm._completion, pg.adapters._tool)
+    for hint in getattr(owner, "_ELSEWHERE", {}).values()
+}
+
+
+@pytest.mark.parametrize("hint", sorted(HINTS))
 def test_what_the_hints_name_exists(hint):
-    for word in hint.replace(",", " ").replace("(", " ").split():
-        if word.startswith("promptgrad."):
-            value = pg
-            for part in word.split(".")[1:]:
-                assert hasattr(value, part), f"{word} does not exist"
-                value = getattr(value, part)
+    for word in re.findall(r"(?<![\w.])(?:promptgrad|nn|optim|metrics|retrieve|lm)(?:\.[a-zA-Z_]\w*)+", hint):
+        value = pg
+        for part in word.removeprefix("promptgrad.").split("."):
+            assert hasattr(value, part) or word in ("lm.name", "lm.acall"), f"{word} does not exist"
+            value = getattr(value, part, None)
 
 
 def test_manual_seed_is_the_default_until_a_seed_is_passed():

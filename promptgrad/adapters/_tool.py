@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from promptgrad import aio
+from promptgrad._habits import Hinted, refuses
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly
 from promptgrad.adapters._observation import observed
 from promptgrad.adapters._read import Reader
@@ -24,7 +25,31 @@ MAX_CHARS = 10_000
 """Characters of a result that a model is shown, where nothing else is said."""
 
 
-class Tool:
+# What a user of DSPy or LangChain may type out of habit, and what to write here.
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("from_mcp_tool", "from_mcp"), "promptgrad.Toolset.from_mcp(command), or url=...: all tools of a server"
+    ),
+    **dict.fromkeys(("from_function", "from_defaults"), "{}(function)"),
+    **dict.fromkeys(("func", "fn"), "tool.function"),
+    "desc": "tool.description",
+    **dict.fromkeys(("args", "args_schema"), 'tool.parameters["properties"]'),
+    "arg_types": "tool.fields, each with its type",
+    "arg_desc": "tool.fields, each with its description",
+    **dict.fromkeys(("format", "format_as_litellm_function_call"), "tool.to_dict()"),
+    "invoke": "tool(...), with the arguments of the function",
+    "ainvoke": "await tool.acall(...), with the arguments of the function",
+}
+_HABITS = {
+    **dict.fromkeys(("func", "fn", "coroutine"), "the function by position"),
+    "desc": "description=...",
+    "arg_desc": "arguments=..., descriptions by name",
+    **dict.fromkeys(("args", "args_schema"), "parameters=..., a JSON schema"),
+    "arg_types": "types at the arguments of the function",
+}
+
+
+class Tool(Hinted):
     """A function that a language model may call: `Tool(search)`, with its schema from hints and docstring.
 
     It is the value of an input of a signature, `tools: list[Tool]`, where a function is as good, and of `nn.ReAct`. The
@@ -76,6 +101,9 @@ class Tool:
         "trainable",
     )
 
+    _elsewhere = _ELSEWHERE
+
+    @refuses(_HABITS)
     def __init__(
         self,
         function: Callable[..., Any] | None,

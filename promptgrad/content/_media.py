@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from promptgrad._habits import Hinted
 from promptgrad.content._references import written
 from promptgrad.content._sniff import media_type_of, pages_of, seconds_of, size_of
 from promptgrad.content._sources import (
@@ -43,26 +44,20 @@ _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 # What a user of DSPy may type out of habit, and what to write here.
 _HABITS = {
-    **dict.fromkeys(("from_file", "from_path", "open", "load"), "{}.read(path) reads a file"),
-    "from_url": "{}('https://...') is an address, which the provider loads",
-    "from_PIL": "{}(image) takes an image of PIL",
-    "from_bytes": "{}(data) takes bytes",
-    "from_array": "{}(data) takes an encoded sound, such as the bytes of a WAV file",
-    "from_file_id": "{}(url='file-...') is a file that was uploaded to the provider",
+    **dict.fromkeys(("from_file", "from_path", "open", "load"), "{}.read(path)"),
+    "from_url": "{}('https://...'), an address, which the provider loads",
+    "from_PIL": "{}(image), with an image of PIL",
+    "from_bytes": "{}(data)",
+    "from_array": "{}(data), with an encoded sound, such as the bytes of a WAV file",
+    "from_file_id": "{}(url='file-...'), a file that was uploaded to the provider",
 }
 
 
-class _Named(type):
-    """The class of the classes of media: it says what to write for a name that they do not have."""
-
-    def __getattr__(cls, name: str) -> Any:
-        hint = f": {_HABITS[name].format(cls.__name__)}" if name in _HABITS else ""
-        raise AttributeError(f"{cls.__name__} has no {name!r}{hint}")
-
-
 @dataclass(frozen=True, slots=True, repr=False, init=False)
-class Media(metaclass=_Named):
+class Media(Hinted):
     """Bytes with their media type, or an address from which the model's server can load them."""
+
+    _elsewhere: ClassVar[Mapping[str, str]] = _HABITS
 
     data: bytes = b""
     media_type: str = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from promptgrad import aio, run
+from promptgrad._habits import Hinted, HintedType
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._request import Prompt, Request
 from promptgrad.lm._secret import without_secrets
@@ -28,7 +29,7 @@ def make_known(name: str, *args: Any, **kwargs: Any) -> Any:
     return _makers[name](*args, **kwargs)
 
 
-class _Meta(type):
+class _Meta(HintedType):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls is LM:
             return make_known("LM", *args, **kwargs)
@@ -55,7 +56,25 @@ def _make(make: Callable[..., LM], args: tuple[Any, ...], kwargs: dict[str, Any]
     return make(*args, **kwargs)
 
 
-class LM(metaclass=_Meta):
+# What a user of DSPy, OpenAI's client or LangChain may type out of habit, and what to write here.
+_ELSEWHERE = {
+    **dict.fromkeys(("history", "inspect_history"), "promptgrad.inspect_history(n), the last calls of programs"),
+    **dict.fromkeys(("copy", "bind", "with_options"), "promptgrad.LM(name, ...), another one with options of its own"),
+    **dict.fromkeys(
+        ("forward", "basic_request", "chat", "completions", "create", "generate", "invoke", "predict", "query"),
+        "lm(prompt), with a text or messages",
+    ),
+    **dict.fromkeys(("aforward", "ainvoke", "agenerate"), "await lm.acall(prompt), with a text or messages"),
+    **dict.fromkeys(("batch", "abatch"), "program.map(batch), or promptgrad.lm.BatchLM(lm)"),
+    **dict.fromkeys(("model", "model_name"), "lm.name"),
+    "kwargs": "lm(prompt, temperature=0) for a call, or promptgrad.LM(name, temperature=0) for all",
+    "usage": "promptgrad.track_usage(), or completion.usage",
+    **dict.fromkeys(("finetune", "reinforce"), "promptgrad.finetune.sft(...), dpo, grpo or job"),
+    **dict.fromkeys(("launch", "kill"), "nothing: promptgrad starts no servers of language models"),
+}
+
+
+class LM(Hinted, metaclass=_Meta):
     """A language model: anything that completes a request.
 
     `LM("openai/gpt-4o-mini", temperature=0)` makes one from a name, with cache, retry and a concurrency cap around it,
@@ -69,6 +88,8 @@ class LM(metaclass=_Meta):
         adapter: Name of the adapter that writes prompts for it and reads its replies.
         constrains: Whether it holds replies to `Request.grammar`, so that an adapter's grammar is worth sending.
     """
+
+    _elsewhere: ClassVar[Mapping[str, str]] = _ELSEWHERE
 
     name: str = "lm"
     adapter: str = "chat"
@@ -88,7 +109,7 @@ class LM(metaclass=_Meta):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define complete()")
 
-    async def stream(self, prompt: Prompt, **options: Any) -> AsyncGenerator[Event, None]:
+    async def stream(self, prompt: Prompt = (), **options: Any) -> AsyncGenerator[Event, None]:
         """Answer a prompt, messages or a request piece by piece: deltas as they come, and at the end the `Completion`.
 
         All layers work as for `complete`: a streamed reply is cached, counted, journalled and recorded when it is
@@ -122,7 +143,7 @@ class LM(metaclass=_Meta):
         finally:
             await reply.stop()
 
-    def __call__(self, prompt: Prompt, **options: Any) -> Completion:
+    def __call__(self, prompt: Prompt = (), **options: Any) -> Completion:
         """Answer a prompt or messages; the thread waits. Options are those of `Request`.
 
         Raises:
@@ -131,7 +152,7 @@ class LM(metaclass=_Meta):
         """
         return aio.drive(self.ask(Request.of(prompt, **options)))
 
-    async def acall(self, prompt: Prompt, **options: Any) -> Completion:
+    async def acall(self, prompt: Prompt = (), **options: Any) -> Completion:
         """Answer a prompt or messages, from a coroutine. Options are those of `Request`."""
         return await self.ask(Request.of(prompt, **options))
 

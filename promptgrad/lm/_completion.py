@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from promptgrad._frozen import changer, setters
+from promptgrad._habits import Hinted
 from promptgrad.content import Citation
 from promptgrad.lm._codec import from_plain, to_plain
 from promptgrad.lm._finish import BROKEN, CUT, FILTERED
@@ -119,8 +120,16 @@ class TokenLogprob:
     top: tuple[tuple[str, float], ...] = ()
 
 
+# What a user of OpenAI's client or DSPy may type out of habit, and what to write here.
+_ELSEWHERE = {
+    **dict.fromkeys(("choices", "outputs"), "completion.text, or completion.samples where several were asked for"),
+    **dict.fromkeys(("output_text", "strip", "split", "lower"), "completion.text"),
+    "reasoning_content": "completion.reasoning",
+}
+
+
 @dataclass(frozen=True, slots=True, init=False)
-class Completion:
+class Completion(Hinted):
     """The reply of a language model.
 
     Args:
@@ -139,6 +148,7 @@ class Completion:
     """
 
     text_names: ClassVar[Mapping[str, str]] = {"content": "text"}
+    _elsewhere: ClassVar[Mapping[str, str]] = _ELSEWHERE
 
     content: Content
     usage: Usage = NO_USAGE
@@ -183,6 +193,9 @@ class Completion:
         """The text alone; empty where the reply consists of tool calls."""
         content = self.content
         return content if isinstance(content, str) else text_of(content)
+
+    def __getitem__(self, place: object) -> NoReturn:
+        raise TypeError("a completion is one reply and no list of replies: write completion.text")
 
     @property
     def nbytes(self) -> int:

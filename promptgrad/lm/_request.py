@@ -170,13 +170,19 @@ class Request:
         _set_samples(self, samples)
 
     @classmethod
-    def of(cls, prompt: Prompt, **options: Any) -> Request:
+    def of(cls, prompt: Prompt = (), **options: Any) -> Request:
         """Make a request from a prompt, from messages, from a prefix or from another request.
 
+        `messages=` is another word for the prompt.
+
         Raises:
-            TypeError: The prompt or an option has the wrong type.
+            TypeError: The prompt or an option has the wrong type, or there are a prompt and messages.
             ValueError: There is no message, or an option is out of its range or secret.
         """
+        if "messages" in options:
+            if prompt != ():
+                raise TypeError("a prompt and messages= say the same: pass one of them")
+            prompt = options.pop("messages")
         if isinstance(prompt, Request):
             return prompt.replace(**options) if options else prompt
         prefix = EMPTY_PREFIX

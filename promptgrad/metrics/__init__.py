@@ -1,5 +1,7 @@
 """Ready-made metrics, and `as_metric`, which makes a metric of any function."""
 
+from typing import TYPE_CHECKING
+
 from promptgrad.metrics._contains import contains
 from promptgrad.metrics._exact_match import exact_match
 from promptgrad.metrics._f1 import f1
@@ -28,3 +30,19 @@ __all__ = [
     "recall",
     "recall_at",
 ]
+
+if not TYPE_CHECKING:
+    from promptgrad._late import late
+
+    # What a user of DSPy or scikit-learn may type out of habit, and what to write here.
+    _ELSEWHERE = {
+        **dict.fromkeys(
+            ("SemanticF1", "CompleteAndGrounded"),
+            "nn.Judge(rubric), such as nn.Judge('It says what the expected answer says, and no more.')",
+        ),
+        **dict.fromkeys(("answer_exact_match", "EM", "accuracy", "accuracy_score"), "metrics.exact_match"),
+        **dict.fromkeys(("answer_passage_match", "HotPotF1"), "metrics.contains, metrics.f1 or metrics.recall_at(k)"),
+        **dict.fromkeys(("F1", "f1_score"), "metrics.f1"),
+    }
+
+    __getattr__, __dir__ = late(__name__, {}, _ELSEWHERE)

@@ -195,6 +195,7 @@ else:
         "Agent": "nn.ReAct(signature, tools=[...])",
         "BCELoss": "nn.MetricLoss(metric)",
         "BlackboxLLM": "nn.Predict('question -> answer', instruction=...)",
+        "ChainOfThoughtWithHint": "nn.ChainOfThought('question, hint -> answer')",
         "CrossEntropyLoss": "nn.MetricLoss(metric) for texts, nn.NLLLoss() for the weights of a local model",
         "DataParallel": "model.map(batch), which runs a batch concurrently",
         **dict.fromkeys(
@@ -211,7 +212,7 @@ else:
         "MSELoss": "nn.MetricLoss(metric)",
         "OutputField": "promptgrad.Output",
         "Prompt": "nn.Predict('question -> answer', instruction=...)",
-        "BatchRow": "nn.BatchRow",
+        "ReActV2": "nn.ReAct(signature, tools, native=True)",
         "Row": "nn.BatchRow",
         "Signature": "promptgrad.Signature",
         "TextLoss": "nn.JudgeLoss(rubric)",
@@ -221,7 +222,7 @@ else:
         "clip_grad_value_": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens)",
         "functional": "promptgrad.metrics",
         "loss": "nn.MetricLoss(metric) or nn.JudgeLoss(rubric)",
-        "utils": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens) for nn.utils.clip_grad_norm_",
+        "utils": "promptgrad.clip_grad_tokens_(model.parameters(), max_tokens) for torch.nn.utils.clip_grad_norm_",
     }
 
     __getattr__, __dir__ = late(__name__, _LATE, _ELSEWHERE)

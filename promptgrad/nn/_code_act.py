@@ -70,7 +70,7 @@ class CodeAct(CodeSteps, in_place=True):
         max_chars: int = 10_000,
         **options: Any,
     ) -> None:
-        super().__init__(signature, ("max_steps", max_steps), interpreter, max_chars, options)
+        super().__init__(signature, max_steps, interpreter, max_chars, options)
         self.approve = approve
         self.tools = ModuleDict()
         self._declared: dict[str, Tool] = {}
@@ -110,4 +110,4 @@ class CodeAct(CodeSteps, in_place=True):
 
     def extra_repr(self) -> str:
         """The tools."""
-        return f"tools=[{', '.join(self._declared)}], max_steps={self.most_steps}"
+        return f"tools=[{', '.join(self._declared)}], max_steps={self.max_steps}"

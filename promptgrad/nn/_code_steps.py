@@ -116,7 +116,7 @@ class CodeSteps(Module, in_place=True):
     def __init__(
         self,
         signature: str | Signature | type[Signature],
-        steps: tuple[str, int],
+        max_steps: int,
         interpreter: Interpreter | None,
         max_chars: int,
         options: dict[str, Any],
@@ -124,14 +124,14 @@ class CodeSteps(Module, in_place=True):
         super().__init__()
         if strange := [name for name in options if name in HABITS]:
             refuse(type(self).__name__, strange, HABITS, ())
-        check_counts({steps[0]: steps[1], "max_chars": max_chars})
+        check_counts({"max_steps": max_steps, "max_chars": max_chars})
         if interpreter is not None and not hasattr(interpreter, "session"):
             raise TypeError(f"interpreter is a sandbox.Interpreter, not {type(interpreter).__name__}")
         own = make_signature(signature, options.pop("instruction", None), options.pop("types", None))
         if not own.outputs:
             raise SignatureError(f"the signature of a {type(self).__name__} has an output, the result")
         self.own = own
-        self.most_steps = steps[1]
+        self.max_steps = max_steps
         self.max_chars = max_chars
         self.runner = CodeRunner(Monty() if interpreter is None else interpreter)
 
@@ -180,7 +180,7 @@ class CodeSteps(Module, in_place=True):
         session: CodeSession | None = None
         fault = ""
         try:
-            for number in range(self.most_steps):
+            for number in range(self.max_steps):
                 run = OneRun(await self.step.acall(**shown, turns=turns))
                 found = None if session is not None else bound
                 if session is None:
@@ -201,9 +201,9 @@ class CodeSteps(Module, in_place=True):
             if session is not None:
                 session.close()
         raise StepLimitError(
-            f"the code did not call `{SUBMIT}` within {self.most_steps} steps{fault}. Allow more of them, or look at "
+            f"the code did not call `{SUBMIT}` within {self.max_steps} steps{fault}. Allow more of them, or look at "
             "promptgrad.inspect_history() for what the model wrote instead",
-            steps=self.most_steps,
+            steps=self.max_steps,
         )
 
     async def _execute(
@@ -248,7 +248,7 @@ class CodeSteps(Module, in_place=True):
         told = f"The code {'ran' if result.error is None else 'failed'}: {json.dumps(text, ensure_ascii=False)}"
         if result.error is None:
             told += f"\n\nCall `{SUBMIT}` as soon as you know the result."
-        if number + 2 >= self.most_steps:
+        if number + 2 >= self.max_steps:
             told += f"\n\n{LAST}"
         wrote = [run.said[free_name(name, self.own)] for name in ("thought", "code")]
         return turns.more(answered(spoken, f"step_{number}", told), [*wrote, text])

@@ -40,6 +40,9 @@ _ELSEWHERE = {
     "reset_copy": "copy.deepcopy(module), or load_state_dict(...) of the state at the start",
     "summary": "promptgrad.summary(module)",
     "get_lm": "module.lm",
+    **dict.fromkeys(
+        ("history", "trajectory"), "promptgrad.inspect_history(5), or module.stream(...), which tells of each step"
+    ),
     "load": "module.load_state_dict(promptgrad.load(path))",
     "load_state": "module.load_state_dict(state)",
     "named_predictors": "[(name, m) for name, m in module.named_modules() if isinstance(m, nn.Predict)]",

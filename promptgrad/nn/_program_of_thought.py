@@ -37,13 +37,13 @@ class ProgramOfThought(CodeSteps, in_place=True):
     `.answer` where that answered.
 
     Shape: a `Prediction` with the outputs of the signature.
-    Cost: one LM call a program, at most `max_iters`, and one more with `answer=True` where nothing was submitted.
+    Cost: one LM call a program, at most `max_steps`, and one more with `answer=True` where nothing was submitted.
     Source: Chen et al. 2022, arXiv 2211.12588, and Gao et al. 2022 (PAL), arXiv 2211.10435; DSPy's module of this name.
     Differs: programs give their result themselves, so that no call is needed to read it.
 
     Args:
         signature: Inputs and outputs, as for `Predict`.
-        max_iters: The most programs.
+        max_steps: The most programs.
         answer: Whether a second `Predict` answers from what the program printed.
         interpreter: What runs the code; `sandbox.Monty()` by default.
         max_chars: Most characters of what a program gave that the model is shown.
@@ -51,7 +51,7 @@ class ProgramOfThought(CodeSteps, in_place=True):
 
     Raises:
         SignatureError: There is no output, or an input is called "submit".
-        ValueError: `max_iters` or `max_chars` is below one.
+        ValueError: `max_steps` or `max_chars` is below one.
         StepLimitError: When called: no program came to its end without an error.
         ParseError: When called: a reply does not parse, after the re-asks.
         SandboxError: When called: code cannot be run on this machine.
@@ -63,14 +63,14 @@ class ProgramOfThought(CodeSteps, in_place=True):
     def __init__(
         self,
         signature: str | Signature | type[Signature],
-        max_iters: int = 3,
+        max_steps: int = 3,
         *,
         answer: bool = False,
         interpreter: Interpreter | None = None,
         max_chars: int = 10_000,
         **options: Any,
     ) -> None:
-        super().__init__(signature, ("max_iters", max_iters), interpreter, max_chars, options)
+        super().__init__(signature, max_steps, interpreter, max_chars, options)
         self._check_names()
         own = self.own
         self._make_step(COMPUTE if answer else PROGRAM, list(own.inputs.values()), options)
@@ -104,4 +104,4 @@ class ProgramOfThought(CodeSteps, in_place=True):
 
     def extra_repr(self) -> str:
         """The most programs."""
-        return f"max_iters={self.most_steps}"
+        return f"max_steps={self.max_steps}"

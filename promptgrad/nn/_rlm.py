@@ -82,7 +82,7 @@ class RLM(CodeSteps, in_place=True):
         max_chars: int = 5_000,
         **options: Any,
     ) -> None:
-        super().__init__(signature, ("max_steps", max_steps), interpreter, max_chars, options)
+        super().__init__(signature, max_steps, interpreter, max_chars, options)
         check_counts({"max_calls": max_calls, "preview": preview})
         self._check_names(QUERY, BATCH)
         self.max_calls = max_calls
@@ -154,7 +154,7 @@ class RLM(CodeSteps, in_place=True):
 
     def extra_repr(self) -> str:
         """Its bounds."""
-        return f"max_steps={self.most_steps}, max_calls={self.max_calls}"
+        return f"max_steps={self.max_steps}, max_calls={self.max_calls}"
 
 
 def _sole(said: Any) -> Any:

@@ -341,13 +341,13 @@ def test_a_text_is_known_wherever_its_beginning_ends(tmp_path, cut):
 @pytest.mark.parametrize(
     ("kind", "name", "said"),
     [
-        (Image, "from_file", r"Image has no 'from_file': Image\.read\(path\) reads a file"),
+        (Image, "from_file", r"'Image' has no attribute 'from_file': write Image\.read\(path\)$"),
         (Image, "from_path", r"Image\.read\(path\)"),
-        (Image, "from_url", r"Image\('https://...'\) is an address"),
-        (Image, "from_PIL", r"Image\(image\) takes an image of PIL"),
+        (Image, "from_url", r"Image\('https://...'\), an address"),
+        (Image, "from_PIL", r"Image\(image\), with an image of PIL"),
         (Audio, "from_array", "an encoded sound"),
         (File, "from_file_id", r"File\(url='file-...'\)"),
-        (Image, "nothing", "^Image has no 'nothing'$"),
+        (Image, "nothing", "'Image' has no attribute 'nothing'$"),
     ],
 )
 def test_names_of_dspy_get_what_to_write_here(kind, name, said):

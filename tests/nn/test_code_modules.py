@@ -113,7 +113,7 @@ class TestProgramOfThought:
         assert nn.ProgramOfThought("question -> answer: int", answer=True).to(Writer("submit(7)"))("?").answer == 7
 
     def test_no_program_that_runs_is_an_error_with_the_last_reason(self):
-        model = nn.ProgramOfThought("question -> answer", max_iters=2).to(Writer("print(nothing)"))
+        model = nn.ProgramOfThought("question -> answer", max_steps=2).to(Writer("print(nothing)"))
         with pytest.raises(StepLimitError, match=r"within 2 steps; its last error is: NameError.*\n.*print\(nothing\)"):
             model("?")
         assert len(model.map([{"question": "?"}]).errors) == 1
@@ -141,7 +141,7 @@ class TestProgramOfThought:
         [
             (lambda: nn.ProgramOfThought("question ->"), SignatureError, "output"),
             (lambda: nn.ProgramOfThought("submit -> answer"), SignatureError, "the name of a function"),
-            (lambda: nn.ProgramOfThought("q -> a", max_iters=0), ValueError, "max_iters is a whole number"),
+            (lambda: nn.ProgramOfThought("q -> a", max_steps=0), ValueError, "max_steps is a whole number"),
             (lambda: nn.CodeAct("q -> a", max_steps=True), ValueError, "max_steps is a whole number"),
             (lambda: nn.CodeAct("q -> a", [weather, weather]), SignatureError, "two tools have the name"),
             (lambda: nn.CodeAct("weather -> a", [weather]), SignatureError, "the name of a function"),
