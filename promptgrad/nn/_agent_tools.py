@@ -1,7 +1,7 @@
 """The tools of an agent: how they are taken in, how a prompt tells of them, and the one that takes the result."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -60,7 +60,7 @@ class ToolTexts:
 
 
 def take_tool(
-    given: Any, taken: Mapping[str, Tool], agent: str, result: str, *, describe: ToolTexts
+    given: Any, taken: Mapping[str, Tool], agent: str, reserved: Collection[str], *, describe: ToolTexts
 ) -> tuple[Tool, Op | ModuleTool]:
     """A tool of an agent, and the module that records its calls.
 
@@ -68,7 +68,7 @@ def take_tool(
         given: A function, a module, a `Tool` or an `Op`.
         taken: The tools that are there.
         agent: The class of the agent, for messages.
-        result: The name of what takes the result.
+        reserved: Names that no tool may have, such as that of what takes the result.
         describe: Which descriptions are trained.
 
     Raises:
@@ -80,7 +80,7 @@ def take_tool(
         raise SignatureError(str(error)) from error
     if made.function is None:
         raise SignatureError(f"the tool {made.name!r} has no function: a {agent} calls its tools itself")
-    if made.name in taken or made.name == result:
+    if made.name in taken or made.name in reserved:
         raise SignatureError(f"two tools have the name {made.name!r}: pass Tool(function, name=...)")
     recorded = given if isinstance(given, Op) else _recorded(made)
     describe.take(made, recorded)

@@ -1,16 +1,10 @@
 """`CodeAct`: a language model whose actions are code, which calls tools."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
-from promptgrad.adapters import Tool
-from promptgrad.errors import SignatureError
 from promptgrad.lm import ToolCall
-from promptgrad.nn._acting import ActingRules, act
-from promptgrad.nn._agent_tools import ToolTexts, ToolWords, flat_tools, take_tool, tool_key
-from promptgrad.nn._code_steps import SUBMIT, CodeSteps, OneRun, named, written
-from promptgrad.nn._containers import ModuleDict
+from promptgrad.nn._code_tools import ToolSteps
 from promptgrad.sandbox import Interpreter
 from promptgrad.signature import Signature
 
@@ -22,7 +16,7 @@ stay from step to step; the inputs are variables of their names. As soon as you 
 with it."""
 
 
-class CodeAct(CodeSteps, in_place=True):
+class CodeAct(ToolSteps, in_place=True):
     """Have a language model work in steps of code that calls tools, until the code submits the outputs.
 
     As `ReAct`, with Python for its actions: a step may call several tools, in loops and on what others returned, and
@@ -71,42 +65,8 @@ class CodeAct(CodeSteps, in_place=True):
         **options: Any,
     ) -> None:
         super().__init__(signature, max_steps, interpreter, max_chars, options)
-        self.approve = approve
-        self.tools = ModuleDict()
-        self._declared: dict[str, Tool] = {}
-        texts = ToolTexts(describe)
-        for given in flat_tools(tools):
-            self._add(given, texts)
-        texts.check()
-        self._check_names(*self._declared)
+        self._take_tools(tools, approve, describe)
         self._make_step(ACT, list(self.own.inputs.values()), options)
-
-    def _add(self, given: Any, texts: ToolTexts) -> None:
-        made, recorded = take_tool(given, self._declared, "CodeAct", SUBMIT, describe=texts)
-        if not made.name.isidentifier():
-            raise SignatureError(f"code cannot call a tool {made.name!r}: pass Tool(function, name=...)")
-        self.tools[tool_key(made.name)] = recorded
-        self._declared[made.name] = made
-
-    def _op(self, name: str) -> Any:
-        return self.tools[tool_key(name)]
-
-    def _functions(self) -> dict[str, Any]:
-        return {name: partial(self._call, name) for name in self._declared}
-
-    async def _call(self, name: str, run: OneRun, *args: Any, **kwargs: Any) -> Any:
-        call = ToolCall("", name, written(named(self._declared[name], args, kwargs)))
-        rules = ActingRules(self.approve, None, self.max_chars)
-        (seen,) = await act(self, [call], {}, self._declared, self._op, rules)
-        if seen.failed:
-            raise RuntimeError(seen.text)
-        return seen.value
-
-    def _described(self) -> str:
-        words = ""
-        for name, tool in self._declared.items():
-            words = words + ToolWords(tool).now(self._op(name))
-        return words
 
     def extra_repr(self) -> str:
         """The tools."""

@@ -34,6 +34,7 @@ HABITS = {
     "max_output_chars": "max_chars=...",
     "sub_lm": "rlm.sub.to(lm)",
     "sandbox": "interpreter=...",
+    "verbose": "nothing: promptgrad.inspect_history() shows each step, module.stream(...) tells of it",
 }
 
 

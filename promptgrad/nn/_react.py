@@ -152,7 +152,7 @@ class ReAct(Module, in_place=True):
         self.step = ToolStep(_step_signature(own, tuple(self._declared), native=native), **options)
 
     def _add(self, given: Any, texts: ToolTexts) -> None:
-        made, recorded = take_tool(given, self._declared, "ReAct", FINISH, describe=texts)
+        made, recorded = take_tool(given, self._declared, "ReAct", (FINISH,), describe=texts)
         self.tools[tool_key(made.name)] = recorded
         self._declared[made.name] = made
         self._words[made.name] = ToolWords(made)

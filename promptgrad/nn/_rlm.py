@@ -1,14 +1,17 @@
 """`RLM`: a language model that explores long inputs with code, and asks about their parts."""
 
 import json
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from promptgrad import aio
 from promptgrad.autograd import attach
 from promptgrad.errors import is_outage
+from promptgrad.lm import ToolCall
 from promptgrad.nn._agent_tools import free_name
-from promptgrad.nn._code_steps import CodeSteps, OneRun, check_counts
+from promptgrad.nn._code_steps import OneRun, check_counts
+from promptgrad.nn._code_tools import ToolSteps
 from promptgrad.nn._module import Module
 from promptgrad.nn._plain import plain
 from promptgrad.nn._predict import Predict
@@ -32,7 +35,7 @@ QUERY = "llm_query"
 BATCH = "llm_query_batched"
 
 
-class RLM(CodeSteps, in_place=True):
+class RLM(ToolSteps, in_place=True):
     """Have a language model explore long inputs with code, instead of reading them in its prompt.
 
     A recursive language model: the inputs are variables of a sandboxed session of Python, and the prompt tells only
@@ -43,6 +46,8 @@ class RLM(CodeSteps, in_place=True):
     `.sub` is by default a `Predict`, with an instruction of its own; `rlm.sub.to(lm)` gives it another, smaller model.
     Its calls are like any other: recorded, counted, cached, in the journal of a run, and they fail as those do. A query
     that is too long or that gets no readable answer raises in the code.
+
+    With `tools=` the code may call functions of yours too, as that of a `CodeAct` does.
 
     A critique of the output goes to `.step`, for each step that contributed, and to `.sub`, for each answer that did.
 
@@ -56,13 +61,16 @@ class RLM(CodeSteps, in_place=True):
         max_steps: The most steps; in the last one the model is told to submit.
         max_calls: The most queries of a call.
         sub: Module that answers queries: one text in, one output. It may be an `RLM` itself.
+        tools: Tools that the code may call besides, each with a name of its own.
+        approve: Function that is asked before each call of a tool, as that of `ReAct`.
+        describe: Whether the descriptions of the tools and of their arguments are trained, as for `ReAct`.
         preview: Characters of each input that the prompt shows; shorter ones are shown whole.
         interpreter: What runs the code; `sandbox.Monty()` by default, with 128 MiB for all variables.
         max_chars: Most characters of what a step gave that the model is shown.
         **options: Arguments of the steps, as for `Predict`, such as `adapter` and `temperature`.
 
     Raises:
-        SignatureError: There is no output, or an input has the name of a function that the code calls.
+        SignatureError: There is no output, a tool cannot be one, or two of inputs, tools and functions have one name.
         ValueError: A count is below one, or `sub` takes other than one input.
         StepLimitError: When called: nothing was submitted in time.
         ParseError: When called: a reply does not parse, after the re-asks.
@@ -77,6 +85,9 @@ class RLM(CodeSteps, in_place=True):
         max_calls: int = 50,
         *,
         sub: Module | None = None,
+        tools: Iterable[Any] = (),
+        approve: Callable[[ToolCall], Any] | None = None,
+        describe: bool | Iterable[str] = False,
         preview: int = 500,
         interpreter: Interpreter | None = None,
         max_chars: int = 5_000,
@@ -84,7 +95,7 @@ class RLM(CodeSteps, in_place=True):
     ) -> None:
         super().__init__(signature, max_steps, interpreter, max_chars, options)
         check_counts({"max_calls": max_calls, "preview": preview})
-        self._check_names(QUERY, BATCH)
+        self._take_tools(tools, approve, describe, QUERY, BATCH)
         self.max_calls = max_calls
         self.preview = preview
         told = Field(free_name("variables", self.own), str, "the inputs: types, sizes and beginnings", "input")
@@ -96,7 +107,7 @@ class RLM(CodeSteps, in_place=True):
 
     def _functions(self) -> dict[str, Any]:
         spent = [0]
-        return {QUERY: partial(self._query, spent), BATCH: partial(self._batch, spent)}
+        return {**super()._functions(), QUERY: partial(self._query, spent), BATCH: partial(self._batch, spent)}
 
     async def _query(self, spent: list[int], run: OneRun, text: Any) -> Any:
         found = await self._answers(spent, run, [text])
@@ -125,7 +136,7 @@ class RLM(CodeSteps, in_place=True):
         return [_sole(one) for one in said]
 
     def _described(self) -> str:
-        return (
+        return super()._described() + (
             f"- {QUERY}(text: str) -> str: the answer of a language model to the text\n"
             f"- {BATCH}(texts: list[str]) -> list[str]: the answers to several, which is faster\n"
             f"  - both together: at most {self.max_calls} texts\n"

@@ -147,6 +147,9 @@ class TestProgramOfThought:
             (lambda: nn.CodeAct("weather -> a", [weather]), SignatureError, "the name of a function"),
             (lambda: nn.CodeAct("q -> a", [pg.Tool(weather, name="a-b")]), SignatureError, "code cannot call"),
             (lambda: nn.RLM("llm_query -> a"), SignatureError, "the name of a function"),
+            (lambda: nn.RLM("weather -> a", tools=[weather]), SignatureError, "the name of a function"),
+            (lambda: nn.RLM("q -> a", tools=[pg.Tool(weather, name="llm_query")]), SignatureError, "two tools have"),
+            (lambda: nn.RLM("q -> a", verbose=True), TypeError, "promptgrad.inspect_history"),
             (lambda: nn.RLM("q -> a", max_calls=0), ValueError, "max_calls is a whole number"),
             (lambda: nn.RLM("q -> a", sub=nn.Predict("a, b -> c")), ValueError, "sub takes one input"),
             (lambda: nn.RLM("q -> a", max_llm_calls=3), TypeError, "max_calls"),
@@ -296,6 +299,22 @@ class TestRLM:
         model = nn.RLM("docs: list[dict[str, str]], names: set[str] -> answer: int").to(writer)
         assert model(docs=[{"text": "abc"}] * 1000, names={"x", "y"}).answer == 3002
         assert "- docs: list, 1000 entries" in writer.asked[0].messages[-1].preview
+
+    def test_its_code_may_call_tools_too(self):
+        writer = Writer(
+            "submit(answer=llm_query(weather(towns.split()[1], 2)))",
+            answer=lambda asked: "wet" if "It rains in Rome for 2 days." in asked else "?",
+        )
+        approve = lambda call: "Rome" in call.arguments  # noqa: E731
+        model = nn.RLM("towns -> answer", 2, tools=[weather], approve=approve, describe=True).to(writer)
+        assert model(towns="Oslo Rome").answer == "wet"
+        told = writer.asked[0].messages[-1].preview
+        assert "- weather(town: str, days: int = ...): The weather in a town." in told
+        assert "- llm_query(text: str) -> str" in told
+        trained = {path for path, parameter in model.named_parameters() if parameter.requires_grad}
+        assert {"tools.weather.description", "tools.weather.arguments.town"} <= trained
+        with pytest.raises(StepLimitError, match="this call was not allowed"):
+            model(towns="Rome Oslo")
 
     def test_queries_are_counted_over_the_steps(self):
         writer = Writer(

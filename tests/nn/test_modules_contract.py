@@ -256,6 +256,16 @@ class TestRLM(ModuleContract):
         return nn.RLM(QA)
 
 
+class TestRLMWithTools(ModuleContract):
+    blamed = ("step.instruction", "tools.weather.description", "tools.weather.arguments.town")
+
+    def respond(self, messages):
+        return wrote("submit(answer=weather('Paris'))")
+
+    def make(self):
+        return nn.RLM(QA, tools=[weather], describe=True)
+
+
 class TestSequential(ModuleContract):
     calls = 2
     blamed = ("draft.instruction", "answer.instruction")
