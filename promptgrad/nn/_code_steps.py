@@ -17,7 +17,7 @@ from promptgrad.nn._plain import plain
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
 from promptgrad.nn._program import begin_node
-from promptgrad.nn._turns import Turns, answered
+from promptgrad.nn._turns import Turns, answered, refuse_turns
 from promptgrad.sandbox import CodeSession, Execution, Halt, Interpreter, Monty
 from promptgrad.signature import Field, Signature, make_signature
 
@@ -143,6 +143,7 @@ class CodeSteps(Module, in_place=True):
 
     def _make_step(self, rules: str, inputs: list[Field], options: dict[str, Any]) -> None:
         own = self.own
+        refuse_turns([field.name for field in inputs], type(self).__name__)
         told = Field(free_name("environment", own), str, "where your code runs, and what it may call", "input")
         outputs = [
             Field(free_name("thought", own), str, "what you know, and what to do next", "output"),

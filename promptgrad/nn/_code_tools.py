@@ -1,7 +1,9 @@
 """What `CodeAct` and `RLM` share: tools that their code calls, each call of which is checked and recorded."""
 
+import builtins
 from collections.abc import Callable, Iterable
 from functools import partial
+from keyword import iskeyword
 from typing import Any
 
 from promptgrad.adapters import Tool
@@ -34,8 +36,11 @@ class ToolSteps(CodeSteps, in_place=True):
         recorded = {}
         for given in flat_tools(tools):
             made, call = take_tool(given, self._declared, type(self).__name__, (SUBMIT, *others), describe=texts)
-            if not made.name.isidentifier():
-                raise SignatureError(f"code cannot call a tool {made.name!r}: pass Tool(function, name=...)")
+            if not made.name.isidentifier() or iskeyword(made.name) or hasattr(builtins, made.name):
+                raise SignatureError(
+                    f"code cannot call a tool {made.name!r}, which is no name of Python, or the name of something that "
+                    "it has: pass Tool(function, name=...)"
+                )
             recorded[tool_key(made.name)] = call
             self._declared[made.name] = made
         texts.check()

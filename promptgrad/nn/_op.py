@@ -1,7 +1,7 @@
 """`op`, which makes a Python function or tool a part of the graph."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import CoroutineType
 from typing import Any, overload
@@ -64,10 +64,7 @@ class Op(Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, and wait for the value of an `async def` (in a coroutine, `await op.acall(...)`)."""
         if self._coroutine and aio.serving():
-            raise AsyncUsageError(
-                f"the op {self.__name__} of an `async def` was called inside a coroutine that promptgrad runs, where "
-                f"it would wait for itself: write `await {self.__name__}.acall(...)`"
-            )
+            raise self._would_wait()
         if self._coroutine or (current_tape() is None and self.description.requires_grad):
             return super().__call__(*args, **kwargs)
         return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing on the program loop
@@ -76,7 +73,7 @@ class Op(Module):
         """Call the function, and record the call where calls are recorded.
 
         Raises:
-            TypeError: The function returned a coroutine.
+            AsyncUsageError: The function returned a coroutine, and this is called inside one that promptgrad runs.
             Exception: What the function raises.
         """
         node = self._begin(args, kwargs)
@@ -86,10 +83,27 @@ class Op(Module):
             if node is not None:
                 node.finish(error=error)
             raise
-        if type(output) is CoroutineType:
-            output.close()
-            raise TypeError(f"{self.__name__} returned a coroutine: make the op of the `async def` itself")
+        if type(output) is CoroutineType:  # the function is plain, and calls an `async def`: whoever called it waits
+            if aio.serving():
+                output.close()
+                raise self._would_wait()
+            return self._later(node, lambda: output)
         return self._end(node, output)
+
+    async def _later(self, node: Node | None, start: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            output = await start()
+        except Exception as error:  # a cancelled call gave nothing, and stays unfinished
+            if node is not None:
+                node.finish(error=error)
+            raise
+        return self._end(node, output)
+
+    def _would_wait(self) -> AsyncUsageError:
+        return AsyncUsageError(
+            f"the op {self.__name__} of an `async def` was called inside a coroutine that promptgrad runs, where it "
+            f"would wait for itself: write `await {self.__name__}.acall(...)`"
+        )
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node | None:
         tape = current_tape()
@@ -128,14 +142,7 @@ class AsyncOp(Op):
     """An `Op` of an `async def`."""
 
     async def forward(self, *args: Any, **kwargs: Any) -> Any:
-        node = self._begin(args, kwargs)
-        try:
-            output = await self.function(*args, **kwargs)
-        except Exception as error:  # a cancelled call gave nothing, and stays unfinished
-            if node is not None:
-                node.finish(error=error)
-            raise
-        return self._end(node, output)
+        return await self._later(self._begin(args, kwargs), partial(self.function, *args, **kwargs))
 
 
 def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,7 +238,7 @@ def op(
 
     Raises:
         TypeError: `function` cannot be called, is a generator function, or is a Module, which is recorded without `op`.
-            When called: it is a method; or it returned a coroutine.
+            When called: it is a method.
     '''
     if function is None:
         return lambda function: op(function, kind=kind, description=description, trainable=trainable, backward=backward)

@@ -50,7 +50,7 @@ class ProgramOfThought(CodeSteps, in_place=True):
         **options: Arguments of the `Predict`s, such as `adapter` and `temperature`.
 
     Raises:
-        SignatureError: There is no output, or an input is called "submit".
+        SignatureError: There is no output, or an input is called "submit" or "turns".
         ValueError: `max_steps` or `max_chars` is below one.
         StepLimitError: When called: no program came to its end without an error.
         ParseError: When called: a reply does not parse, after the re-asks.

@@ -25,7 +25,7 @@ from promptgrad.nn._containers import ModuleDict
 from promptgrad.nn._module import Module
 from promptgrad.nn._predict import Predict
 from promptgrad.nn._prediction import Prediction
-from promptgrad.nn._turns import Turns, answered
+from promptgrad.nn._turns import Turns, answered, refuse_turns
 from promptgrad.signature import Field, Signature, make_signature
 
 FINISH = "finish"
@@ -107,7 +107,8 @@ class ReAct(Module, in_place=True):
         **options: Arguments of the steps, as for `Predict`, such as `adapter` and `temperature`.
 
     Raises:
-        SignatureError: A tool cannot be one, two have one name, or one is called "finish"; or there is no output.
+        SignatureError: A tool cannot be one, two have one name, or one is called "finish"; or there is no output, or
+            an input `turns`.
         ValueError: `max_steps` or `max_chars` is below one.
         StepLimitError: When called: the model did not finish in time.
         ParseError: When called: a reply does not parse, after the re-asks.
@@ -136,6 +137,7 @@ class ReAct(Module, in_place=True):
         own = make_signature(signature, options.pop("instruction", None), options.pop("types", None))
         if not own.outputs:
             raise SignatureError("the signature of a ReAct has an output, the result")
+        refuse_turns(own.inputs, "ReAct")
         self.own = own
         self.max_steps = max_steps
         self.native = native

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from promptgrad.errors import SignatureError
 from promptgrad.lm import Content, Message, Part, TextPart, ToolCall, ToolResult
 
 
@@ -45,6 +46,16 @@ def as_turns(turns: Any) -> Turns | None:
 def with_turns(inputs: Mapping[str, Any], turns: Turns | None) -> Mapping[str, Any]:
     """The inputs of a call as the graph keeps them."""
     return inputs if turns is None or not turns.messages else {**inputs, "turns": list(turns.values)}
+
+
+def refuse_turns(inputs: Iterable[str], agent: str) -> None:
+    """Refuse the input of an agent that has the name by which its steps are given their turns.
+
+    Raises:
+        SignatureError: There is one.
+    """
+    if "turns" in inputs:
+        raise SignatureError(f"the input 'turns' has the name by which a {agent} passes on its steps: rename it")
 
 
 def answered(written: Content, name: str, told: str, media: tuple[Part, ...] = ()) -> list[Message]:

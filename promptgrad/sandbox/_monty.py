@@ -12,6 +12,7 @@ from typing import Any
 from promptgrad.errors import MissingExtraError, SandboxError
 from promptgrad.sandbox._execution import CodeFault, first_line
 from promptgrad.sandbox._interpreter import Interpreter, Limits
+from promptgrad.sandbox._plain_data import whole
 from promptgrad.sandbox._session import Answered, Called, Ended, Event, Failed, LimitedSession, Printed
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -109,14 +110,18 @@ class MontySession(LimitedSession):
         self._printed = printed
         granted = dict.fromkeys(names, _never)
         feed = self._held.feed_start
+        if given:  # by themselves, as code that does not parse would leave them unbound
+            bound = self._next(lambda: feed("None", inputs=whole(given)))
+            if isinstance(bound, Failed):
+                return bound
         return self._next(
-            lambda: feed(code, inputs=given, external_lookup=granted, print_callback=lambda _, text: printed.add(text))
+            lambda: feed(whole(code), external_lookup=granted, print_callback=lambda _, text: printed.add(text))
         )
 
     def _resume(self, answer: Answered) -> Event:
-        told: dict[str, Any] = {"return_value": answer.value}
+        told: dict[str, Any] = {"return_value": whole(answer.value)}
         if answer.raised:
-            told = {"exc_type": answer.raised, "message": answer.message}
+            told = {"exc_type": answer.raised, "message": whole(answer.message)}
         return self._next(partial(self._waiting.resume, told))
 
     def _next(self, step: Callable[[], Any]) -> Event:

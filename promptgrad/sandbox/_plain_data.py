@@ -47,6 +47,17 @@ def received(value: Any, own: str = "") -> Any:
     return _copied(value, lambda item: vars(item) if own and _is_record(item, own) else _as_text(item))
 
 
+def whole(value: Any) -> Any:
+    """Plain data with a sign in place of each half of a character, for what writes texts as UTF-8."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, (list, tuple, set)):
+        return type(value)([whole(part) for part in value])
+    if isinstance(value, dict):
+        return {whole(key): whole(part) for key, part in value.items()}
+    return value
+
+
 def pack(value: Any) -> Any:
     """Plain data in the types of JSON; `unpack` is the way back."""
     if isinstance(value, bytes):

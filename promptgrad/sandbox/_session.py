@@ -1,5 +1,6 @@
 """`LimitedSession`: what the sessions of both interpreters share: one run at a time, granted functions, limits."""
 
+import builtins
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -185,12 +186,18 @@ class LimitedSession(CodeSession):
     async def _run(self, code: str, inputs: dict[str, Any], functions: dict[str, Any]) -> Execution:
         check_names(inputs, "inputs")
         check_names(functions, "functions")
+        if own := [name for name in functions if hasattr(builtins, name)]:
+            raise TypeError(
+                f"the function {own[0]!r} has the name of one of Python, which the code would call: rename it"
+            )
         given = {name: granted(value, f"the input {name!r}") for name, value in inputs.items()}
-        if len(code) > MOST_CODE:
+        limits, calls, printed = self._limits, 0, Printed(self._limits.output)
+        too_long = len(code) > MOST_CODE  # then the inputs are bound all the same
+        begin = partial(self._begin, "None" if too_long else code, given, functions.keys(), printed)
+        event = await self._advance(begin)
+        if too_long and isinstance(event, Ended):
             said = f"the code has {len(code)} characters; {MOST_CODE} are the most"
             return Execution(error=CodeFault("SyntaxError", said, limit="memory"))
-        limits, calls, printed = self._limits, 0, Printed(self._limits.output)
-        event = await self._advance(partial(self._begin, code, given, functions.keys(), printed))
         while isinstance(event, Called):
             if calls == limits.calls:
                 fault = CodeFault("RuntimeError", f"more than {limits.calls} calls of functions", limit="calls")

@@ -131,6 +131,31 @@ class InterpreterContract:
 
     # ---- sessions
 
+    def test_inputs_are_bound_by_code_that_is_none(self) -> None:
+        """The inputs of a run whose code does not parse, or is too long, are variables of the next run."""
+        for code in ("def (", "#" * 1_000_000):
+            with self.make().session() as session:
+                must(session.run(code, {"x": [1, "a"]}).error is not None, f"the code {code[:5]!r}... ran")
+                found = session.run("x")
+                must(found.value == [1, "a"], f"behind code that did not run, an input is {found.value!r}")
+
+    def test_half_characters_do_no_harm(self) -> None:
+        """A text that holds half of a character passes, as it is or with a sign in the place of the half."""
+        with self.make().session() as session:
+            for half in ("a\ud800b", ["\udfff"], {"\ud83d": 1}):
+                found = session.run("f(x)", {"x": half}, {"f": lambda value: value})
+                must(found.error is None, f"a text with half of a character is an error: {found.error!r}")
+                must(len(str(found.value)) == len(str(half)), f"{half!r} is {found.value!r} there")
+            must(session.run("x = '\ud800'\n1").value in (1, None), "code with half of a character breaks the session")
+
+    def test_no_function_has_the_name_of_one_of_python(self) -> None:
+        """A function called `print` is refused, as the code might call Python's."""
+        raised(
+            lambda: self.make().run("print(1)", functions={"print": print}),
+            TypeError,
+            "a granted function with the name of one of Python's",
+        )
+
     def test_a_session_keeps_its_variables_and_functions(self) -> None:
         """Runs of a session share variables; another session has none of them."""
         interpreter = self.make()

@@ -146,6 +146,8 @@ class TestProgramOfThought:
             (lambda: nn.CodeAct("q -> a", [weather, weather]), SignatureError, "two tools have the name"),
             (lambda: nn.CodeAct("weather -> a", [weather]), SignatureError, "the name of a function"),
             (lambda: nn.CodeAct("q -> a", [pg.Tool(weather, name="a-b")]), SignatureError, "code cannot call"),
+            (lambda: nn.CodeAct("q -> a", [pg.Tool(weather, name="print")]), SignatureError, "code cannot call"),
+            (lambda: nn.CodeAct("turns -> a"), SignatureError, "the name by which a CodeAct passes on its steps"),
             (lambda: nn.RLM("llm_query -> a"), SignatureError, "the name of a function"),
             (lambda: nn.RLM("weather -> a", tools=[weather]), SignatureError, "the name of a function"),
             (lambda: nn.RLM("q -> a", tools=[pg.Tool(weather, name="llm_query")]), SignatureError, "two tools have"),
@@ -293,6 +295,11 @@ class TestRLM:
         first = writer.asked[0].messages[-1].preview
         assert f"- context: str, {len(LONG)} characters, which begins" in first
         assert '- question: str, 12 characters: "Where is it?"' in first
+
+    @pytest.mark.parametrize("code", ["def (", "#" * 200_001])
+    def test_inputs_are_there_where_the_first_code_did_not_run(self, code):
+        writer = Writer(code, "submit(answer=text)")
+        assert nn.RLM("text -> answer", 2).to(writer)(text="cut \ud83d here").answer == "cut \ufffd here"
 
     def test_inputs_of_other_types_are_variables_too(self):
         writer = Writer("submit(answer=sum(len(d['text']) for d in docs) + len(names))")

@@ -155,6 +155,31 @@ def test_an_async_function():
     assert said(program.ask.instruction) == ["instruction: documents: wrong"]
 
 
+async def look_up(query):
+    await asyncio.sleep(0)
+    if not query:
+        raise LookupError("nothing is asked")
+    return [f"found {query}"]
+
+
+def test_a_plain_function_that_calls_an_async_one():
+    find = pg.op(lambda query: look_up(query))
+    assert find("x") == asyncio.run(find.acall("x")) == ["found x"]
+    with pytest.raises(LookupError):
+        find("")
+    program = Rag(find)
+    loss, _ = backward(program)
+    loss.backward()
+    assert said(program.ask.instruction) == ["instruction: documents: wrong"]
+
+    class Program(nn.Module):
+        async def forward(self, query):
+            return find(query)
+
+    with pytest.raises(AsyncUsageError, match=r"write `await <lambda>\.acall\(\.\.\.\)`"):
+        Program()("q")
+
+
 def test_a_plain_op_may_be_called_in_an_async_forward():
     class Later(Rag):
         async def forward(self, question):

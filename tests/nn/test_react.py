@@ -380,6 +380,8 @@ class TestTools:
         def finish(answer: str) -> str:
             return answer
 
+        with pytest.raises(SignatureError, match="the name by which a ReAct passes on its steps"):
+            nn.ReAct("turns -> answer", [weather])
         for tools, match in (([untyped], "no type"), ([weather, weather], "two tools"), ([finish], "two tools")):
             with pytest.raises(SignatureError, match=match):
                 nn.ReAct("question -> answer", tools)
@@ -389,6 +391,15 @@ class TestTools:
             nn.ReAct("question -> answer", [weather], 0)
         with pytest.raises(NoLMError):
             nn.ReAct("question -> answer", [weather])("q")
+
+    def test_a_plain_tool_may_return_a_coroutine(self, agent):
+        def people(town: str):
+            """How many live in a town."""
+            return population(town)
+
+        model, script = agent([("people", {"town": "Oslo"})], finish(answer="many"), tools=[people])
+        assert model(question="q").answer == "many"
+        assert "700000" in script.last
 
     def test_an_answer_in_words_is_an_answer(self):
         script = Script("It rains.", native=True)
