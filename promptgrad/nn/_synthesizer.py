@@ -10,7 +10,7 @@ from typing import Any, overload
 from promptgrad import aio
 from promptgrad._habits import refuse
 from promptgrad.data import Example
-from promptgrad.errors import DataError, InputError, LMError, ParseError
+from promptgrad.errors import DataError, InputError, LMError, ParseError, SignatureError
 from promptgrad.lm import LM, current
 from promptgrad.metrics import as_metric, call_metric, exact_match
 from promptgrad.nn._map import bind
@@ -138,7 +138,7 @@ class Synthesizer(Module, in_place=True):
         **options: Sampling options of the writer; its temperature is 1 by default.
 
     Raises:
-        SignatureError: The signature is not valid.
+        SignatureError: The signature is not valid, or has a field `synthetic`.
         ValueError: A number is below one.
         DataError: When called: the seeds lack an input or output.
         LMError: When called: no situation got an answer.
@@ -161,6 +161,8 @@ class Synthesizer(Module, in_place=True):
         made = signature.signature if isinstance(signature, Predict) else make_signature(signature)
         if batch < 1 or (isinstance(aspects, int) and aspects < 1) or not difficulty:
             raise ValueError("batch and aspects are at least 1, and difficulty has a level")
+        if PROVENANCE in made.fields:
+            raise SignatureError(f"the field {PROVENANCE!r} is where an example says how it was made: rename it")
         self._signature = made
         self.task = task or made.instruction
         self.aspects = aspects
@@ -206,7 +208,9 @@ class Synthesizer(Module, in_place=True):
         held = [_groups(self._key(Example(one))) for one in avoid]
         seen = [_groups(self._key(one)) for one in known]
         keep = _filter(self._signature, teacher, metric, threshold)
-        plans = [(aspect, level) for level in self.difficulty for aspect in names]
+        levels = self.difficulty  # the first calls already differ in both, as there may be no others
+        turns = [(at, at + turn) for turn in range(len(levels)) for at in range(len(names))]
+        plans = [(names[at], levels[level % len(levels)]) for at, level in turns]
         left = most = 3 * -(-n // self.batch)
         first = (current().replicate or 0) * most
         for number in range(most):
@@ -304,7 +308,7 @@ class Synthesizer(Module, in_place=True):
 
 def is_synthetic(example: Any) -> bool:
     """Whether a `Synthesizer` wrote an example."""
-    return isinstance(example, Example) and PROVENANCE in example.keys()  # noqa: SIM118 - no mapping
+    return isinstance(example, Example) and isinstance(how := example.get(PROVENANCE), Mapping) and "aspect" in how
 
 
 def _value(field: Field, value: Any) -> Any:

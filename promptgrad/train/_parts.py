@@ -54,12 +54,12 @@ def divide(
     train = _examples(trainset, "trainset")
     test = _examples(testset, "testset") if testset is not None else []
     if valset is None:
-        if len(train) < 4:
-            raise DataError(
-                f"{len(train)} training examples cannot be split into training and validation data: "
-                "give more of them, or a valset"
-            )
         own, written = ([row for row in train if is_synthetic(row) == made] for made in (False, True))
+        if len(own) < 4:
+            raise DataError(
+                f"{len(own)} training examples{' that no language model wrote' if written else ''} cannot be split "
+                "into training and validation data: give more of them, or a valset"
+            )
         run.rng(seed, "split", "train").shuffle(own)
         half = len(own) // 2
         train, val = [*own[half:], *written], own[:half]

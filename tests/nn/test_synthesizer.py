@@ -8,7 +8,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn
-from promptgrad.errors import DataError, LMConnectionError
+from promptgrad.errors import DataError, LMConnectionError, SignatureError
 from promptgrad.testing import Fields
 
 SEEDS = [
@@ -80,6 +80,20 @@ def test_rows_cover_the_aspects_and_say_how_they_were_made():
     assert len(writer.asked) == 4
     assert "I lost my card" in writer.asked[0]["examples"]
     assert "output `kind`: one of" in writer.asked[0]["interface"]
+
+
+def test_a_few_examples_are_of_all_levels_and_of_many_aspects():
+    made = nn.Synthesizer(Sort, lm=Writer().lm(), aspects=["a", "b", "c"], batch=5)(SEEDS, n=15)
+    assert {row.synthetic["difficulty"] for row in made} == {"easy", "typical", "hard"}
+    assert {row.synthetic["aspect"] for row in made} == {"a", "b", "c"}
+    more = nn.Synthesizer(Sort, lm=Writer().lm(), aspects=["a", "b", "c"], batch=1)(SEEDS, n=9)
+    assert len({(row.synthetic["aspect"], row.synthetic["difficulty"]) for row in more}) == 9
+
+
+def test_a_label_of_the_name_is_no_mark():
+    assert not nn.is_synthetic(pg.Example(text="a", synthetic=True))
+    with pytest.raises(SignatureError, match="'synthetic' is where an example says how it was made"):
+        nn.Synthesizer("text -> synthetic: bool")
 
 
 def test_what_does_not_fit_or_repeats_is_dropped_with_its_reason():

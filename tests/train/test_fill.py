@@ -172,6 +172,8 @@ def test_synthetic_rows_neither_choose_nor_report():
     for val, test in ((made, None), (rows(30, 100), made)):
         with pytest.raises(DataError, match="examples that a language model wrote: they are for training"):
             fit(World(), rows(3), val, test)
+    with pytest.raises(DataError, match="3 training examples that no language model wrote cannot be split"):
+        fit(World(), [*rows(3), *made], None)
     _, result = fit(World(), [*rows(40), *made], None, seed=0)
     assert result.before is not None
 
