@@ -141,7 +141,13 @@ def _recorded(tool: Tool) -> Op | ModuleTool:
 
 
 def flat_tools(tools: Iterable[Any]) -> Iterator[Any]:
-    """The tools one by one, also those of a `Toolset` among them."""
+    """The tools one by one, also those of a `Toolset` among them.
+
+    Raises:
+        TypeError: They are no list.
+    """
+    if not isinstance(tools, Iterable):
+        raise TypeError(f"tools is a list, tools=[search], not {type(tools).__name__}")
     for given in tools:
         if isinstance(given, (list, tuple)):
             yield from flat_tools(given)

@@ -123,6 +123,11 @@ class Module(Calling, Stateful, Hooked):
             structure_changed()
         elif isinstance(value, Module):
             self._check_name(name, "module")
+            if value is self or (value._modules and any(module is self for module in value.modules())):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} cannot be a module that holds this one: each module of a program "
+                    "has its place in a tree; what only looks back goes into a tuple or a function"
+                )
             self._forget(name, but=self._modules)
             self._modules[name] = value
             structure_changed()
@@ -213,6 +218,7 @@ class Module(Calling, Stateful, Hooked):
         Raises:
             TypeError: `module` is not a module.
             KeyError: The name is taken, or cannot be one.
+            ValueError: `module` holds this one.
         """
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module takes a Module or None, not {type(module).__name__}")

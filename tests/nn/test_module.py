@@ -209,6 +209,20 @@ def test_deepcopy_copies_parameters_and_shares_language_models():
     assert list(twin.parameters())[1] is twin.first.instruction
 
 
+def test_a_module_cannot_hold_itself():
+    inner = nn.Predict("question -> answer")
+    outer = nn.Sequential({"inner": inner, "list": nn.ModuleList([])})
+    for holds in (
+        lambda: setattr(outer, "me", outer),
+        lambda: setattr(inner, "parent", outer),
+        lambda: inner.add_module("parent", outer),
+        lambda: outer.get_submodule("list").append(outer),
+    ):
+        with pytest.raises(ValueError, match="cannot be a module that holds this one"):
+            holds()
+    assert list(outer.state_dict()) == ["inner.instruction", "inner.demos"]
+
+
 def test_a_deepcopy_keeps_what_is_shared_shared():
     model = nn.Module()
     model.a = nn.Predict("x -> y")

@@ -385,6 +385,9 @@ class TestTools:
         for tools, match in (([untyped], "no type"), ([weather, weather], "two tools"), ([finish], "two tools")):
             with pytest.raises(SignatureError, match=match):
                 nn.ReAct("question -> answer", tools)
+        for tools in (None, weather):
+            with pytest.raises(TypeError, match=r"tools is a list, tools=\[search\], not"):
+                nn.ReAct("question -> answer", tools)
         with pytest.raises(TypeError, match="max_steps="):
             nn.ReAct("question -> answer", [weather], max_iters=3)
         with pytest.raises(ValueError, match="max_steps"):
