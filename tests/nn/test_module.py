@@ -491,7 +491,7 @@ def test_a_slip_on_a_module_is_pointed_to_the_right_name(slip, said):
         ("Linear", "nn.Predict"),
         ("CrossEntropyLoss", "nn.MetricLoss"),
         ("clip_grad_norm_", "promptgrad.clip_grad_tokens_"),
-        ("utils", "promptgrad.clip_grad_tokens_.* for nn.utils.clip_grad_norm_"),
+        ("utils", "promptgrad.clip_grad_tokens_.* for torch.nn.utils.clip_grad_norm_"),
         ("Modul", "did you mean nn.Module"),
     ],
 )
