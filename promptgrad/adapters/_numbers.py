@@ -56,13 +56,17 @@ _LIKE_SCALE = re.compile(  # of another language, or misspelt: the value is not 
     r"tūkst|tuh[ae][nt]|hiljad|tiso[čc]|tisu[ćc]|þúsund|elfu\b|libo\b|ng[àa]n\b|trăm|chục|vạn|mij[ëe]\b|ratus|puluh|"
     r"honderd|hundra\b|hundrede|sute\b|yüz|száz|diez?aines?|dizaines?|centaines?|cent(?:inaia|enas)|cientos|dezenas|"
     r"decin[ae]|decenas|migliaia|tientallen|"
-    r"mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|tsd|bil|tril|th?ous|"
+    r"mi(?!les?\b|n\b|nutes?\b|lli?(?:gram|met|lit|sec)|crom?)[lo]|mrd|md\b|tausend|tsd|bil|tril|thou\b|th?ous|"
     r"(?-i:MM)\b|grand\b|gross\b|hundert|duizend|tus[ei]nd?\b|t[iy]s\b|tisíc|tysi|ezer\b|ribu\b|"
     r"juta\b|tri[eệ]u|nghìn|tỷ\b|тыс|тис|мл|мил|χιλ|εκατ|[أا]لف|ملي|लाख|करोड़|हज़ार|พัน|ล้าน|千|百|十|万|萬|億|亿|兆|만|억|천|"
     r"lacs?\b|lakh|cr\b|crore|arab\b|kilo(?!gram|met|byte|watt)|mega\b|giga\b)",
     re.IGNORECASE,
 )
-_MILES_OR_MILLIONS = re.compile(r" ?mi\b")
+_UNCLEAR_OF_MONEY = re.compile(r" ?(?:mi|L)\b")
+"""Miles or millions, litres or lakhs."""
+_COMPASS = re.compile(r" ?°? ?(?:[SW]|[Ss]outh|[Ww]est)(?![\w/])")
+"""South and west of zero; or siemens and watts."""
+_OPEN_SIGN = re.compile(r"[-+]\s*\.?\Z")
 _LETTERS = {"k": 3, "M": 6, "B": 9}
 _OF_MONEY = {"k": 3, "K": 3, "m": 6, "M": 6, "b": 9, "B": 9, "t": 12, "T": 12}
 _LETTER = re.compile(r"( ?)([kKmMbBtT])(?![\w])")
@@ -87,7 +91,7 @@ _BEFORE_SIGN = re.compile(
     r"(?<![\w*])[*_`\"'“”„«»\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+(?=[-+$€£]{0,2}\d)"
 )
 _UNIT = re.compile(
-    r"(?:°[CFK]?|[€£$¥₹]|[kcmµμn]m|kg|mg|g|lbs?|oz|ml|[Ll]|ms|min|mins|hrs?|h|s|px|pt|[kKMGT]B|[kMG]?Hz|[kM]?Wh?|mph|km/h|"
+    r"(?:°[CFKNESW]?|[€£$¥₹]|[kcmµμn]m|kg|mg|g|lbs?|oz|ml|[Ll]|ms|min|mins|hrs?|h|s|px|pt|[kKMGT]B|[kMG]?Hz|[kM]?Wh?|mph|km/h|"
     rf"(?:{_CODES}))(?![\w])|-[A-Za-z]{2}"
 )
 
@@ -145,6 +149,8 @@ _TURNS = re.compile(  # words beside a number by which it is not simply the valu
     r"(?:y|e|et|en|i|og|och|ja) (?:medi[oa]|mezz[oa]|demie?|half|pół|halv\w*|meia|meio|puoli)|"
     r"более|менее|больше|меньше|или|половин\w*|"
     r"negative|deficit|overdrawn|in the red|short|ish|tb[dc]|max(?:imum)?|minimum|"
+    r"percentage points?|each|apiece|ago|early|behind|loss(?:es)?|decreas\w*|declin\w*|drops?|debts?|"
+    r"owed|owing|(?-i:[DC][Rr]|B\.?C\.?E?)|"
     r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
     r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
     r"figure|table|question|step)\b"
@@ -226,6 +232,7 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
         return (), "is in brackets, and may be negative"
     if (
         takes_back(after)
+        or _OPEN_SIGN.search(after)
         or _TURNS.search(f"{before} ; {between} ; {after}")
         or any(sign.isnumeric() for sign in before + between + after)
     ):
@@ -292,11 +299,13 @@ def _number(text: str, match: re.Match[str]) -> Number:
             negative, start = not negative, word.start()
     said = end
     scale, end, is_percent, whole = _after(text, end, money)
-    if _LIKE_SCALE.match(text, end) or (money and _MILES_OR_MILLIONS.match(text, end)):
+    if _LIKE_SCALE.match(text, end) or (money and _UNCLEAR_OF_MONEY.match(text, end)):
         readings, whole = (), False
     if _POINT_AND_THREE.fullmatch(digits) and _may_be_thousands(text, said, end, money):
         readings = (*readings, Decimal(digits.replace(".", "")))
     readings = tuple(_scaled(value.copy_negate() if negative else value, scale) for value in readings)
+    if _COMPASS.match(text, end):
+        readings = (*readings, *(value.copy_negate() for value in readings))
     return Number(start, end, readings, is_percent, clear and whole)
 
 
@@ -344,13 +353,13 @@ def _ends(text: str, end: int) -> bool:
     if unit is not None:
         return True
     after = text[end : end + 1]
-    if not after or after in ")]},;!":
+    if not after or after in ")]},;":  # "5!" may be 120
         return True
     if after.isspace():
         word = _UNCLEAR_WORD.match(text, end)
         return word is None or word[1].lower() in _CLEAR_WORDS or (word[1].isupper() and word[1].isascii())
     if after in ".:":
-        return not text[end + 1 : end + 2].isalnum()
+        return not (text[end + 1 : end + 2].isalnum() or text.startswith("..", end))  # "3.14..." goes on
     return False
 
 

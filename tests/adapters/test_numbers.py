@@ -169,6 +169,10 @@ def test_no_reading(text: str) -> None:
         ("12.345 Einwohner", (12.345, 12345)),
         ("12.345 houses", (12.345, 12345)),
         ("2.500 km", (2.5, 2500)),
+        ("48.85\N{DEGREE SIGN} S", (48.85, -48.85)),
+        ("2.35\N{DEGREE SIGN}W", (2.35, -2.35)),
+        ("12.5 W", (12.5, -12.5)),
+        ("7 south", (7, -7)),
     ],
 )
 def test_two_readings(text: str, values: tuple[float, ...]) -> None:
@@ -201,6 +205,9 @@ def test_two_readings(text: str, values: tuple[float, ...]) -> None:
         (float, {"le": 100}, "\N{EURO SIGN}1.234", 1.234),
         (int, {}, "\N{EURO SIGN}1.234", 1234),
         (int, {}, "\N{EURO SIGN}12.000", None),
+        (float, {"ge": 0}, "60 W", 60),
+        (float, {"ge": -90, "le": 90}, "48.85\N{DEGREE SIGN} S", None),
+        (float, {"ge": -90, "le": 90}, "48.85\N{DEGREE SIGN} N", 48.85),
     ],
 )
 def test_the_field_decides_between_readings(annotation: Any, limits: dict[str, Any], text: str, value: Any) -> None:
@@ -381,6 +388,9 @@ def test_one_number_said_twice_is_one_number(text):
 "42 negative", "42 in the red", "42-ish", "42 short", "42 TBD", "42 max",
         "The answer is 3, which is wrong", "Wrong: 3", "It is false that it is 3", "I doubt that it is 3",
         "3, wait, five", "3 would be too many", "Error: 500", "Attempt: 2", "A bad guess would be 3",
+        "5!", "The answer is 5!", "3.14159...", "5 +", "5,00 \N{EURO SIGN}-", "5 DR", "5 Cr", "44 BC", "44 B.C.E.",
+        "\N{INDIAN RUPEE SIGN}2.5L", "5 thou", "5 percentage points", "5 years ago", "5 minutes early", "5 behind",
+        "5 decrease", "a loss: 5 loss", "5 in debt", "5 owed", "5 each", "5 apiece",
     ],
 )  # fmt: skip
 def test_fractions_denials_and_numbers_in_words_are_asked_again(text):
