@@ -12,6 +12,7 @@ import enum
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from functools import cache, partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -36,6 +37,8 @@ from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read
 Fit = Callable[[Any], Any]
 _NUMBERS = (int, float, Decimal)
 _GROUPED = re.compile(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
+_UNCLEAR_SPAN = re.compile(r"\s*[-+]?(?:\d+:\d\d\s*\Z|P(?:\d+Y)?\d+M)", re.IGNORECASE)
+"""Hours and minutes, or minutes and seconds; months, which have no one length and may be meant as minutes."""
 _FROM_TO = re.compile(r"[ T]?(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -71,7 +74,7 @@ def _make(annotation: Any) -> Fit | None:
     annotation = bare(annotation)
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in MOMENTS:
-        return _fit_moment
+        return partial(_fit_moment, annotation)
     if annotation in _NUMBERS:
         return partial(fit_number, annotation)
     if annotation is bool:
@@ -141,8 +144,10 @@ def _as_number(kind: Any, value: Decimal) -> int | float | str | None:
     return None if kind is int else float(value)
 
 
-def _fit_moment(value: Any) -> Any:
+def _fit_moment(kind: Any, value: Any) -> Any:
     """A date or time as it is, unless it is a bare number, which pydantic takes for seconds since 1970."""
+    if kind is timedelta and isinstance(value, str) and _UNCLEAR_SPAN.match(value):
+        raise Misfit(f"Input should be a duration such as PT1H30M, and {value[:80]!r} may be several")
     span = _FROM_TO.search(value) if isinstance(value, str) and len(value) < 60 else None
     if span is not None and span[1].zfill(5) < span[2].zfill(5):
         raise Misfit(f"Input should be one time: {value!r} may be a time with its zone, or from one to another")
@@ -192,6 +197,9 @@ def _fit_union(kinds: Sequence[Any], value: Any) -> Any:
     if isinstance(value, str):
         return _one_of(kinds, value)
     if not isinstance(value, (list, dict)):
+        moments = [kind for kind in kinds if is_moment(kind)]
+        if moments and all(is_moment(kind) or is_structure(kind) or kind in (str, type(None)) for kind in kinds):
+            return _fit_moment(moments[0], value)
         texts = isinstance(value, int) and all(_reads(kind) and kind not in _NUMBERS for kind in kinds)
         return _one_of(kinds, str(value)) if texts and bool not in kinds else value
     found = []
@@ -257,7 +265,7 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
         raise Misfit(f"holds more than {found[0]!r}: {text[:80]!r}")
     if len(found) > 1:
         raise Misfit(f"may be read as {' or '.join(map(repr, found[:3]))}: {text[:80]!r}", found)
-    if not found and reason is not None and all(_reads(kind) for kind in kinds):
+    if not found and reason is not None and all(_reads(kind) or is_moment(kind) for kind in kinds):
         raise reason
     return found[0] if found else text
 
