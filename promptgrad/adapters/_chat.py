@@ -24,7 +24,7 @@ from promptgrad.adapters._sections import (
     unescape,
 )
 from promptgrad.adapters._shield import guard, shield, unguard
-from promptgrad.adapters._taken_back import states_another, takes_back, takes_back_by_name
+from promptgrad.adapters._taken_back import has_other_version, states_another, takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
 from promptgrad.adapters._unclear import Unclear, add_body
 from promptgrad.adapters._values import describe, writer
@@ -209,7 +209,7 @@ class ChatFormat(Format):
                 if found and name not in self.signature.inputs and takes_back_by_name(name, parts[i + 1], self.names):
                     raise Unclear(f"beside its fields stands `{name}`: give the final answer alone")
                 continue
-            body = parts[i + 1].strip()
+            body = parts[i + 1].lstrip(" \t").removeprefix(":").strip()  # a value begins in a line of its own
             if i + 2 >= len(parts):
                 if body.endswith("```") and ends_in_fence(parts[0]):
                     body = body[:-3].rstrip()
@@ -298,6 +298,10 @@ class ChatFormat(Format):
             for name, body in zip(parts[1::2], parts[2::2], strict=True):
                 key = self._key(name)
                 if key in self.names:
+                    if has_other_version(body, self.names[key]):
+                        raise Unclear(
+                            f"beside `{self.names[key]}` stands another version of it: give the final one alone"
+                        )
                     body, end, rest = body.partition(self.last)
                     add_body(found, self.names[key], loose_body(body, fenced=fenced))
                     if end:

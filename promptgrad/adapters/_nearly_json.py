@@ -38,6 +38,11 @@ _WORDS = {
     "FALSE": False, "NULL": None, "undefined": None, "nil": None, "NaN": float("nan"), "Infinity": float("inf"),
 }  # fmt: skip
 _BARE = re.compile(r"[^\[\]{},:\"'`\n]+")
+_DOUBT = re.compile(
+    r"[/#*]\s*or\b|\b(?:wait|should be|must be|actually|correct(?:ion|ed)|wrong|incorrect|typo|placeholder|draft|dummy|"
+    r"todo|fixme|instead|change (?:this|to)|replace)\b",
+    re.IGNORECASE,
+)
 _OPENS = re.compile(r"[\[{]")
 _LIST = re.compile(r"\[[^\[\]]*\]")
 _BRACKETS = re.compile(r"[\[\]{}]")
@@ -58,11 +63,13 @@ def loads(text: str) -> Any:
         Odd: It is not JSON.
     """
     try:
-        return _decoder.decode(text)
+        value = _decoder.decode(text)
     except RecursionError:
         raise Odd("it is nested too deeply") from None
     except ValueError as error:
         raise Odd(str(error)) from None
+    _check_escapes(text)
+    return value
 
 
 def loads_nearly(text: str) -> Any:
@@ -113,6 +120,8 @@ def values_in(text: str, *, too_long: bool = False) -> list[tuple[int, int, Any]
                 at = ends[start] + 1
                 continue
             left -= reader.used
+        else:
+            _check_escapes(text[start:at])
         found.append((start, at, value))
         if len(found) > _VALUES:
             raise Odd(f"it holds more than {_VALUES} objects and lists")
@@ -215,7 +224,11 @@ class _Reader:
         if not sign or not (sign in "/#" or sign.isspace()):
             return at
         found = _BLANK.match(self.text, at)
-        return at if found is None else found.end()
+        if found is None:
+            return at
+        if not found[0].isspace() and _DOUBT.search(found[0]):
+            raise Odd("a comment beside a value may change it")
+        return found.end()
 
     def _sign(self, at: int) -> str:
         """The next sign that counts."""
@@ -228,6 +241,7 @@ class _Reader:
             raise Odd("a text does not end")
         if self._sign(found.end()) not in ("", ",", "]", "}", ":"):
             raise Odd("a text ends before its end")
+        _check_escapes(found[1])
         return _unescaped(found[1]), found.end()
 
     def _read_list(self, at: int, depth: int) -> tuple[list[Any], int]:
@@ -295,6 +309,26 @@ def _number(text: str) -> int | float:
         return int(plain)
     except ValueError:
         return _float(plain)
+
+
+_LATEX = re.compile(
+    r"(?<!\\)(?:\\\\)*\\(?:frac|forall|flat|beta|bar|binom|begin|big[glr]?|boxed|bmod|because|bf|bot|"
+    r"theta|times|text(?:bf|it|rm|tt)?|tilde|triangle|tfrac|nabla|neq(?!\.)|notin|rho|right(?:arrow)?|rangle|rfloor|rceil)"
+    r"(?![a-z])"
+)
+"""Commands of LaTeX that begin like the escapes of JSON: "\\frac" would be a form feed and "rac"."""
+_NO_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[ac-eg-mo-qsv-zA-Z]")
+_OF_PATTERN_OR_PATH = re.compile(r"(?<!\\)(?:\\\\)*(?:\\[bf][A-Za-z]|(?<![A-Za-z])[A-Za-z]:\\[nrt][A-Za-z])")
+
+
+def _check_escapes(text: str) -> None:
+    """Refuse texts of JSON whose backslashes are those of LaTeX, a regular expression or a path.
+
+    Raises:
+        Odd: Some of them are read as control signs, which nobody meant.
+    """
+    if "\\" in text and (_LATEX.search(text) or (_OF_PATTERN_OR_PATH.search(text) and _NO_ESCAPE.search(text))):
+        raise Odd("a backslash in a text is that of an escape: write each that belongs to the text twice")
 
 
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)

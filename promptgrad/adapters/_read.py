@@ -25,8 +25,18 @@ from promptgrad.signature import Field
 
 _BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
 _NEXT_ITEM = re.compile(r"\s(?:2[.)]|[*•])\s")
-_LEFT_OUT = re.compile(r"(?:\.{3}|…|etc\.?|and so on|\((?:\.{3}|…|more|etc\.?)\))\.?", re.IGNORECASE)
+_LEFT_OUT = re.compile(
+    r"(?:\.{3}|…|etc\.?|and so (?:on|forth)|\((?:\.{3}|…|more|etc\.?)\)|"
+    r"(?:\.{3}|…)? ?(?:and|plus) (?:\w+ )?(?:more|others)(?: \w+)?)\.?",
+    re.IGNORECASE,
+)
 """An item that stands for others."""
+_NO_ITEM = re.compile(
+    r"\(?(?:empty|nothing|none|no (?:\w+ ){0,4}(?:items?|results?|matches|found|identified|detected|mentioned|given|"
+    r"listed|provided|available|present|applicable))(?: (?:found|identified|listed|here|to report))?\)?\.?",
+    re.IGNORECASE,
+)
+_STRUCK = re.compile(r"~~.+~~")
 _DECORATION = "*_`\"' \t\n"
 _MANY_LINES = 2_000
 _FIRST = 100
@@ -269,8 +279,12 @@ _TAKEN_BACK = re.compile(
     r"isn['\N{RIGHT SINGLE QUOTATION MARK}]t (?:right|correct|true))\b",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"[\[(]|\.\w|[*+/^] ?[\w\[(]| ?[-+*/%] ?[\d\[(]")
+_GOES_ON = re.compile(r"[\[(]|\.\w|:\s*\w+://|[*+/^] ?[\w\[(]| ?[-+*/%] ?[\d\[(]")
 """Code or a link, of which a value is a part: "[1, 2][0]", "[1]*3", "[1](https://...)"."""
+_CHANGES = re.compile(
+    r"\w\.(?:append|extend|insert|remove|pop|push|sort|reverse|update|splice|concat|add)\(|\w ?[-+|]= ?\S"
+)
+"""Code below a value that makes another of it."""
 _FENCE_BEFORE = re.compile(r"```\w*\s*\Z")
 _FENCE_AFTER = re.compile(r"\A\s*```")
 
@@ -300,7 +314,8 @@ def is_unsaid(text: str, start: int, end: int) -> bool:
         return True
     after = _FENCE_AFTER.sub("", text[end : end + 300])
     same, _, below = after.partition("\n")
-    return bool(_UNSAID.search(same.partition(". ")[0]) or _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below))
+    taken_back = _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below) or _CHANGES.search(below)
+    return bool(_UNSAID.search(same.partition(". ")[0]) or taken_back)
 
 
 def _loads_either(text: str) -> Any:
@@ -336,16 +351,20 @@ def bullets(text: str) -> list[str] | None:
     elif len(set(signs)) != 1:
         return None
     items = [match[3].strip() for match in found]
-    if any(_LEFT_OUT.fullmatch(item) for item in items):
+    if any(_LEFT_OUT.fullmatch(item) or _STRUCK.fullmatch(item) for item in items):
         return None
-    if len(items) == 1 and (is_nothing(items[0]) or _NEXT_ITEM.search(items[0])):
+    if len(items) > 1 and all(item[-1] in ",;" for item in items[:-1]):
+        return None  # signs between items, and perhaps one behind the last
+    if len(items) == 1 and (is_nothing(items[0]) or _NO_ITEM.fullmatch(items[0]) or _NEXT_ITEM.search(items[0])):
         return None  # no item, or several in one line
     return _unquoted(items)
 
 
 def _unquoted(items: Sequence[str]) -> list[str]:
-    """Items without quotes, where all of them have them."""
-    for quote in "\"'`":
-        if all(len(item) > 1 and item[0] == item[-1] == quote and quote not in item[1:-1] for item in items):
-            return [item[1:-1] for item in items]
+    """Items without quotes, or without signs of bold, where all of them have them."""
+    for quote in ("**", '"', "'", "`"):
+        size = len(quote)
+        inner = [item[size:-size] for item in items]
+        if all(i and item == f"{quote}{i}{quote}" and quote not in i for i, item in zip(inner, items, strict=True)):
+            return inner
     return list(items)

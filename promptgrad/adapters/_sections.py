@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import dedent
 from typing import Any
 
 from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
@@ -35,10 +36,22 @@ def unescape(value: str) -> str:
 
 def loose_body(body: str, *, fenced: bool) -> str:
     """The text below a marker in another form, without what belongs to the next one or to a fence around the reply."""
-    body = _without_decoration(body.strip())
+    body = _without_block(_without_decoration(body.strip()))
     if body.endswith("**") and body.count("**") % 2:
         body = body[:-2].rstrip()
     return body[:-3].rstrip() if fenced and body.endswith("```") else body
+
+
+_BLOCK = re.compile(r"([|>])[-+]?\d?[ \t]*\n(?=[ \t])")
+
+
+def _without_block(body: str) -> str:
+    """A text as it stands in YAML below `|` or `>`, without its indentation."""
+    sign = _BLOCK.match(body)
+    if sign is None:
+        return body
+    text = dedent(body[sign.end() :])
+    return text if sign[1] == "|" else re.sub(r"(?<=\S)\n(?=\S)", " ", text)
 
 
 def ends_in_fence(before: str) -> bool:

@@ -50,8 +50,13 @@ _STATED_AGAIN = re.compile(
 
 _OTHER_VERSION = re.compile(
     r"\s*(?:corrections?|corrected|revisions?|revised|amended|erratum|errata"
-    r"|(?:corrected|correct|revised|updated|amended|actual|final|new) (?P<of>.+?))\s*",
+    r"|(?:corrected|correct|revised|updated|amended|actual|final|new) (?P<of>.+?)"
+    r"|(?P<earlier>.+?) ?\(?(?:corrected|revised|updated|amended|final|new|v?[1-9])\)?)\s*",
     re.IGNORECASE,
+)
+_OTHER_LABEL = re.compile(
+    r"^[ \t>*#_`~-]*(?:corrected|correct|revised|updated|amended|actual|final|new)[ _-](\w[\w -]{0,60}?)[*_` \t]*:",
+    re.IGNORECASE | re.MULTILINE,
 )
 _ANSWERS = ("answer", "value", "result", "output", "version", "reply", "response")
 _THOUGHTS = re.compile(r"reason|rationale|thought|think|analysis|steps|scratch|work", re.IGNORECASE)
@@ -78,11 +83,15 @@ def takes_back_by_name(name: str, value: object, fields: Iterable[str]) -> bool:
     """Whether what stands beside the fields that were asked for, under its own name, is another version of them."""
     words = re.sub(r"[_-]", " ", name[:100])
     other = _OTHER_VERSION.fullmatch(words)
-    if other is not None and (other["of"] is None or other["of"].lower() in _ANSWERS):
-        return True
-    if other is not None and other["of"].lower() in [field.lower().replace("_", " ") for field in fields]:
+    of = (other["of"] or other["earlier"] or "").lower() if other is not None else None
+    if of == "" or of in _ANSWERS or of in [field.lower().replace("_", " ") for field in fields]:
         return True
     return isinstance(value, str) and not _THOUGHTS.search(words) and takes_back(value)
+
+
+def has_other_version(body: str, name: str) -> bool:
+    """Whether another version of a field begins below it: "Final answer: ..." below "Answer: ..."."""
+    return any(re.sub(r"[ -]", "_", match[1]).lower() == name.lower() for match in _OTHER_LABEL.finditer(body))
 
 
 def _sentences(text: str) -> list[str]:

@@ -56,7 +56,9 @@ _UNSAYS = re.compile(
     r"|^\s*if\b"
 )
 _UNSAYS_ONE = {
-    False: re.compile(r"\b(?:yes|true)\b"),
+    False: re.compile(
+        r"\b(?:yes|true)\b|(?:\bnot|n['\N{RIGHT SINGLE QUOTATION MARK}]t) (?:false|untrue|incorrect|wrong)\b"
+    ),
     True: re.compile(r"\b(?:no|not|false|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b"),
 }
 
@@ -174,7 +176,9 @@ def read_boolean(text: str) -> tuple[bool, ...]:
         return ()
     if first is not None:
         value, rest = BOOLEAN_WORDS[first[1]], first[2]
-        return () if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) or takes_back(rest) else (value,)
+        if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) or _RATED.match(first[0], first.end(1)):
+            return ()
+        return () if takes_back(rest) else (value,)
     return read_choice(text, BOOLEAN_WORDS)
 
 

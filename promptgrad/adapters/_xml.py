@@ -29,6 +29,9 @@ _MOST_TAGS = 2_000
 """A reply with as many tags of fields is not what was asked for."""
 _CDATA = "<![CDATA["
 _BLANK = "\n\n"
+_UNSAID = re.compile(
+    r"(?:<(?:\w+_)?(?:examples?|drafts?|wrong|incorrect|template|format|old)>|<!--)\s*\Z", re.IGNORECASE
+)
 _OTHER = re.compile(r"<(\w[\w-]{0,60})>([^<]{0,300})")
 
 
@@ -234,7 +237,9 @@ class XMLFormat(ChatFormat):
             add_body(found, name, self._body(body))
 
     def _check_beside(self, text: str) -> None:
-        """Refuse a version of a field under another name."""
+        """Refuse a version of a field under another name, or within a tag of examples."""
+        if _UNSAID.search(text):
+            raise Unclear("its fields may be an example or a draft: give them alone")
         for match in _OTHER.finditer(text):
             if takes_back_by_name(match[1], match[2], self.names):
                 raise Unclear(f"beside its fields stands `{match[1]}`: give the final answer alone")

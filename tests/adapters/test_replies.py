@@ -409,6 +409,25 @@ REPLIES: list[tuple[Any, Any, str, Any]] = [
         "Paris",
     ),
     (CHAT, str, "<reflection>Lyon?</reflection>\n<output>Paris</output>", "Paris"),
+    # versions under other names, and examples in tags
+    (CHAT, str, "[[ ## answer ## ]]\nLyon\n\n[[ ## answer (final) ## ]]\nParis\n\n[[ ## completed ## ]]", AGAIN),
+    (CHAT, str, "[[ ## answer ## ]]\nLyon\n\n[[ ## answer_2 ## ]]\nParis\n\n[[ ## completed ## ]]", AGAIN),
+    (CHAT, str, "Answer: Lyon\n\nFinal answer: Paris", AGAIN),
+    (CHAT, str, "**Answer:** Lyon\n\n**Revised Answer:** Paris", AGAIN),
+    (CHAT, str, "Answer: Lyon\n\nFinal remark: Paris", "Lyon\n\nFinal remark: Paris"),
+    (JSON, int, '{"answer": 41, "answer_final": 42}', AGAIN),
+    (JSON, int, '{"answer": 41, "answer2": 42}', AGAIN),
+    (JSON, int, '{"answer": 41, "steps2": "a"}', 41),
+    (XML, str, "<example><answer>Lyon</answer></example>", AGAIN),
+    (XML, str, "<!-- <answer>Lyon</answer> -->", AGAIN),
+    (XML, str, "<city><answer>Paris</answer></city>", "Paris"),
+    # signs of other forms around a text
+    (CHAT, str, "[[ ## answer ## ]]: Paris\n[[ ## completed ## ]]", "Paris"),
+    (CHAT, str, "[[ ## answer ## ]]\n: Paris\n\n[[ ## completed ## ]]", ": Paris"),
+    (CHAT, str, "answer: |\n  Paris\n    and Lyon", "Paris\n  and Lyon"),
+    (CHAT, str, "answer: >-\n  Paris\n  and\n\n  Lyon", "Paris and\n\nLyon"),
+    (CHAT, int, "answer: |\n  42", 42),
+    (CHAT, str, "answer: |\nParis", "|\nParis"),
 ]
 
 
