@@ -65,7 +65,9 @@ class Sessions:
         try:
             yield
         finally:
-            self._open.pop(asyncio.get_running_loop(), None)
+            loop = asyncio.get_running_loop()
+            if loop in self._open and self._open[loop][0] is session:  # and not the one that took its place
+                del self._open[loop]
             await session.close()
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import copy
+import gc
 import json
 import os
 import pickle
@@ -435,6 +436,25 @@ def test_proxies_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert Endpoint.of("http://far.example/v1").proxy() == "http://proxy:3128"
     assert Endpoint.of("http://127.0.0.1/v1").proxy() is None
+
+
+def test_a_session_that_somebody_else_closed_is_replaced_once(server, lm):
+    """What one who finds the session of aiohttp may do to it; the one in its place stays open."""
+
+    async def calls():
+        await lm.complete(Request(Prefix(), (Message("user", "1"),)))
+        closed = lm._sessions.find()
+        await closed.close()
+        await lm.complete(Request(Prefix(), (Message("user", "2"),)))
+        made = lm._sessions.find()
+        for number in range(3, 6):
+            gc.collect()
+            await asyncio.sleep(0)
+            await lm.complete(Request(Prefix(), (Message("user", str(number)),)))
+        return made is closed, made is lm._sessions.find(), made.closed
+
+    assert asyncio.run(calls()) == (False, True, False)
+    assert len(server.requests) == 5
 
 
 def test_it_works_again_after_close(server, lm):
