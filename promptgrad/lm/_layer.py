@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from promptgrad.errors import BudgetExceeded, JournalError, ReplayError, UnknownPriceError
 from promptgrad.lm._base import LM
@@ -27,6 +27,12 @@ class Layer(LM):
 
     is_outermost = False
     wraps_outermost = False
+    _is_as_wrapped: ClassVar[bool] = True  # in its name, adapter and identity, and in whether it traces
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__dict__.keys().isdisjoint({"name", "adapter", "identity", "traces"}):
+            cls._is_as_wrapped = False
 
     def __init__(self, lm: LM) -> None:
         if not isinstance(lm, LM):
@@ -34,18 +40,23 @@ class Layer(LM):
         if getattr(lm, "is_outermost", False) and not self.wraps_outermost:
             name = type(lm).__name__
             raise TypeError(f"{name} is the outermost layer: write {name}({type(self).__name__}(...))")
-        self.lm = lm
+        self._wrap(lm)
         self.constrains = lm.constrains
+
+    def _wrap(self, lm: LM) -> None:
+        self.lm = lm
+        # the nearest below that says by itself who it is: several layers in a row would ask one another in each call
+        self._known_by: LM = lm._known_by if isinstance(lm, Layer) and lm._is_as_wrapped else lm
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name of the wrapped LM."""
-        return self.lm.name
+        return self._known_by.name
 
     @property
     def adapter(self) -> str:  # type: ignore[override]
         """The adapter of the wrapped LM."""
-        return self.lm.adapter
+        return self._known_by.adapter
 
     @property
     def transport(self) -> LM:
@@ -67,11 +78,11 @@ class Layer(LM):
 
     def identity(self) -> str:
         """Return the identity of the wrapped LM."""
-        return self.lm.identity()
+        return self._known_by.identity()
 
     def traces(self) -> bool:
         """True if the wrapped LM would attach a weight trace."""
-        return self.lm.traces()
+        return self._known_by.traces()
 
     def stats(self) -> dict[str, Any]:
         """Return the counts of the wrapped LM."""
@@ -98,7 +109,7 @@ def layered(wrapped: LM, made: dict[int, LM]) -> LM:
             return wrapped
         found = object.__new__(type(wrapped))  # copy.copy gives an LM itself, as LMs are shared
         found.__dict__.update(wrapped.__dict__)
-        found.lm = layered(wrapped.lm, made)
+        found._wrap(layered(wrapped.lm, made))
         found.__dict__.pop("_made_by", None)  # which makes the one that it is a copy of
         made[id(wrapped)] = found
     return found

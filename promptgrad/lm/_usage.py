@@ -227,7 +227,7 @@ def attribute(call: HasUsage, module: str) -> None:
         module: Path of the module.
     """
     for tracker in channel.get()[1]:
-        if tracker.details:
+        if tracker._parts is not None:
             tracker.attribute(call.usage, module)
 
 
