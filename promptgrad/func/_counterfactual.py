@@ -241,7 +241,7 @@ class _Record:
         """The outputs of a call with some replaced, as its signature wants them."""
         if not isinstance(outputs, Mapping):
             outputs = fields_of(outputs) if isinstance(outputs, Prediction) else _no_outputs(node, outputs)
-        module = next((m for m, path in self.model._get_plan().paths.items() if path == node.path), None)
+        module = next((m for path, m in self.model.named_modules() if path == node.path), None)
         if not isinstance(module, Predict):
             raise GraphError(f"{node.path}[{node.index}] was a call of a module that is not part of the program")
         fields = module.signature.outputs

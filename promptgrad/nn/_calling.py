@@ -15,6 +15,7 @@ from promptgrad.nn._members import Members
 from promptgrad.nn._program import enter, program_here
 from promptgrad.nn._recent import remember_output
 from promptgrad.nn._stream import EventIterator, EventStream
+from promptgrad.nn._structure import plan_of
 from promptgrad.nn._tool_shape import shape_of
 
 MAP_HABITS = {
@@ -90,7 +91,7 @@ class Calling(Members):
         An `async def forward` runs on the loop of the caller, a plain one in a thread.
         """
         recorded = current_tape() is not None
-        tape = None if recorded else self._open_tape(args, kwargs)
+        tape = self._new_tape(args, kwargs) if not recorded and is_grad_enabled() else None
         if self._in_place and self._hooks is None:
             running = self.forward(*args, **kwargs)
         else:
@@ -180,11 +181,13 @@ class Calling(Members):
 
     def _open_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None:
         """A tape for a top-level call, or None if nothing is recorded."""
-        if is_grad_enabled():
-            plan = self._get_plan()
-            if plan.takes_gradient():
-                return Tape({**self._named(args), **kwargs} if args else kwargs, self, paths=plan.parameters)
-        return None
+        return self._new_tape(args, kwargs) if is_grad_enabled() else None
+
+    def _new_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None:
+        plan = plan_of(self)
+        if not plan.takes_gradient():
+            return None
+        return Tape({**self._named(args), **kwargs} if args else kwargs, self, paths=plan.parameters)
 
     def _named(self, args: tuple[Any, ...]) -> dict[str, Any]:
         names = self.input_names() or ()

@@ -71,7 +71,7 @@ def _request(predict: Predict, inputs: Mapping[str, Any]) -> Request:
     compiled = predict._adapter_here().compile(
         predict._described(), predict.instruction.data, demos_for(predict.demos.data, call.inputs)
     )
-    return compiled.ask(predict._checked(call.inputs), call.options)[1]
+    return compiled.ask(predict._taken.checked(predict, call.inputs), call.options)[1]
 
 
 def _body(predict: Predict, inputs: Mapping[str, Any]) -> bytes:

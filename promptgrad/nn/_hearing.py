@@ -21,6 +21,7 @@ from promptgrad.nn._events import (
     Voided,
 )
 from promptgrad.nn._mailbox import Mailbox
+from promptgrad.nn._structure import plan_of
 
 if TYPE_CHECKING:
     from promptgrad.nn._calling import Calling
@@ -61,7 +62,7 @@ class Hearing(Around):
         hearing: Hearing | None = self
         while hearing is not None:
             await hearing.mailbox.room()
-            path = hearing.program._get_plan().paths.get(module)
+            path = plan_of(hearing.program).paths.get(module)
             places.append(
                 (hearing.mailbox, f"({type(module).__name__})" if path is None else path, next(hearing._calls))
             )

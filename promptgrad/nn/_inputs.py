@@ -1,7 +1,7 @@
 """Inputs that no call can take, each with what to write instead."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from promptgrad.autograd import Parameter
 from promptgrad.content import History
@@ -9,6 +9,9 @@ from promptgrad.data import Example, table_hint
 from promptgrad.errors import InputError, SignatureError
 from promptgrad.nn._prediction import Prediction
 from promptgrad.signature import Field, Signature
+
+if TYPE_CHECKING:
+    from promptgrad.nn._predict import Predict
 
 _IMAGES = "an image is an input of the type pg.Image, as in 'picture: Image -> answer' (pg.Audio, pg.File)"
 
@@ -42,6 +45,41 @@ def check_fields(signature: Signature) -> None:
 
 def _holds(annotation: Any, kinds: tuple[type, ...]) -> bool:
     return annotation in kinds or any(_holds(inner, kinds) for inner in get_args(annotation))
+
+
+class TakenInputs:
+    """The inputs of a signature, as each call checks them.
+
+    Apart from the module, which has a `__getattr__`: an attribute of it is read in 20 nanoseconds, one of this in 2.
+
+    Attributes:
+        signature: The signature.
+        names: The names of its inputs.
+    """
+
+    __slots__ = ("_plain", "_typed", "names", "signature")
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.names = frozenset(signature.inputs)
+        self._plain = tuple(name for name, field in signature.inputs.items() if field.is_plain)
+        self._typed = tuple((name, field) for name, field in signature.inputs.items() if not field.is_plain)
+
+    def checked(self, module: "Predict", inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs converted to their types. The graph keeps what was passed.
+
+        Raises:
+            InputError: One does not fit; it is named as one of the module.
+        """
+        for name in self._plain:
+            if not isinstance(inputs[name], str):
+                refuse_input(module._called(), self.signature.inputs[name], inputs[name])
+        if not self._typed:
+            return inputs
+        values = dict(inputs)
+        for name, field in self._typed:
+            values[name] = field.validate(inputs[name])
+        return values
 
 
 def refuse_input(called: str, field: Field, value: Any) -> NoReturn:

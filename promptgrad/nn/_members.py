@@ -8,7 +8,7 @@ from promptgrad._habits import check_dropped
 from promptgrad.autograd import Parameter
 from promptgrad.lm import LM
 from promptgrad.nn._parameter_iterator import ParameterIterator
-from promptgrad.nn._structure import StructurePlan, Structures
+from promptgrad.nn._structure import StructurePlan
 
 if TYPE_CHECKING:
     from promptgrad.nn._module import Module
@@ -198,13 +198,6 @@ class Members:
         frozen, as those of a model loaded by path are until `lm.requires_grad_()`.
         """
         return [weight for _, weight in self.named_weights()]
-
-    def _get_plan(self) -> StructurePlan:
-        plan = self._plan
-        if plan is None or plan.version != Structures.version:
-            plan = StructurePlan(self)
-            self.__dict__["_plan"] = plan
-        return plan
 
 
 def _no_such(what: str, target: str, known: Iterable[str], root: Members) -> str:

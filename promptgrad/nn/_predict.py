@@ -9,13 +9,14 @@ from promptgrad._numbers import check_count
 from promptgrad.adapters import Adapter, Compiled, continued, get_adapter, is_history
 from promptgrad.autograd import Node, Parameter, Selector, ademos_for, attach, current_tape, demos_for
 from promptgrad.errors import CutReplyError, InputError, NoLMError, ParseError
-from promptgrad.lm import LM, Completion, Message, Request, attribute, current, resolve_lm
+from promptgrad.lm import LM, Completion, Message, Request, current, resolve_lm
 from promptgrad.nn._call import Ask, Call, around, joined
 from promptgrad.nn._field_descriptions import FieldDescriptions, described
 from promptgrad.nn._fits_signature import FitsSignature
-from promptgrad.nn._history import HistoryCall, remember
-from promptgrad.nn._inputs import check_fields, refuse_input
+from promptgrad.nn._history import HistoryCall
+from promptgrad.nn._inputs import TakenInputs, check_fields
 from promptgrad.nn._module import Module
+from promptgrad.nn._noted import note
 from promptgrad.nn._predict_arguments import as_demos, check_spelling, sampling
 from promptgrad.nn._prediction import Prediction, make_prediction
 from promptgrad.nn._program import begin_node, path_in_call
@@ -120,9 +121,7 @@ class Predict(Module, in_place=True, one_call=True):
         self.retries = retries
         self.allow_cut = allow_cut
         self.options: dict[str, Any] = sampling(lm_options)
-        self._names = frozenset(made.inputs)
-        self._plain = tuple(name for name, field in made.inputs.items() if field.is_plain)
-        self._typed = tuple((name, field) for name, field in made.inputs.items() if not field.is_plain)
+        self._taken = TakenInputs(made)
         if lm is not None:
             self.to(lm)
 
@@ -151,13 +150,15 @@ class Predict(Module, in_place=True, one_call=True):
 
     async def forward(self, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""
-        if args or inputs.keys() != self._names:
+        taken, modules = self._taken, self._modules
+        parameters: Mapping[str, Any] = self._parameters
+        if args or inputs.keys() != taken.names:
             call = self._sort_arguments(args, inputs)
         else:
-            call = Call(self, self._signature, inputs, self.options)
-        call.values = self._checked(call.inputs)
+            call = Call(self, taken.signature, inputs, self.options)
+        call.values = taken.checked(self, call.inputs)
         settings = current()
-        call.lm = lm = self.lm_of_call(call.lm)
+        call.lm = lm = resolve_lm(call.lm, self._lm) if "soft_prompt" not in parameters else self.lm_of_call(call.lm)
         adapter = self.adapter or get_adapter(settings.adapter or lm.adapter)
         if settings.replicate and "replicate" not in call.options:
             call.options = {**call.options, "replicate": settings.replicate}
@@ -168,13 +169,16 @@ class Predict(Module, in_place=True, one_call=True):
         if tape is not None:
             seen = call.inputs if call.turns is None else with_turns(call.inputs, call.turns)
             node = begin_node(self, tape, seen, replicate=call.options.get("replicate", 0))
-            instruction, demos = node.read(self.instruction, "instruction"), node.read(self.demos, "demos")
+            instruction = node.read(parameters["instruction"], "instruction")
+            demos = node.read(parameters["demos"], "demos")
         else:
-            instruction, demos = self.instruction.data, self.demos.data
+            instruction, demos = parameters["instruction"].data, parameters["demos"].data
         if type(demos) is not tuple:
             demos = await ademos_for(demos, call.inputs)
         after = () if call.turns is None else call.turns.messages
-        signature = described(call.signature, self._modules.get("descriptions"), node)
+        signature = (
+            described(call.signature, modules["descriptions"], node) if "descriptions" in modules else call.signature
+        )
         compiled = adapter.compile(signature, instruction, demos)
         compiled, request = compiled.ask(call.values, call.options, held=lm.constrains, after=after)
         if node is not None:
@@ -200,9 +204,9 @@ class Predict(Module, in_place=True, one_call=True):
         except Exception as error:
             for companion in call.companions:
                 companion.fail(error, record.usage)
-            self._note(node, lm, record, None, error)
+            note(self, node, lm, record, None, error)
             raise
-        self._note(node, lm, record, outputs, None)
+        note(self, node, lm, record, outputs, None)
         made = make_prediction(outputs, node, record)
         return made if adapter.first_outputs is None else await self._second_step(made, adapter, lm)
 
@@ -246,50 +250,6 @@ class Predict(Module, in_place=True, one_call=True):
                 return read_reply(self, compiled, completion)
             except ParseError as next_error:
                 error = next_error
-
-    def _note(
-        self,
-        node: Node | None,
-        lm: LM,
-        call: HistoryCall,
-        outputs: dict[str, Any] | None,
-        error: BaseException | None,
-    ) -> None:
-        """Put the call into the history and, where one is kept, on the graph."""
-        call.lm = lm.name
-        if error is not None:
-            call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames alive
-        call.module = path_in_call(self) if node is None else node.path
-        remember(call)
-        attribute(call, call.module or f"({type(self).__name__})")
-        if node is None:
-            return
-        node.lm = lm
-        node.request = request = call.request
-        if request is not None:
-            node.messages = request.messages
-        completions = [completion for _, completion in call.exchanges] if call.reasked else (call.completion,)
-        for completion in completions:
-            if completion is not None:
-                node.reply = completion.text
-                node.parts = () if isinstance(completion.content, str) else completion.content
-                node.reasoning = completion.reasoning
-                node.usage = completion.usage if node.usage is None else node.usage + completion.usage
-                if completion.trace is not None:
-                    node.weight_traces.append(completion.trace)
-        node.finish(outputs, error=error)
-
-    def _checked(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The inputs converted to their types. The graph keeps what was passed."""
-        for name in self._plain:
-            if not isinstance(inputs[name], str):
-                refuse_input(self._called(), self._signature.inputs[name], inputs[name])
-        if not self._typed:
-            return inputs
-        values = dict(inputs)
-        for name, field in self._typed:
-            values[name] = field.validate(inputs[name])
-        return values
 
     def _sort_arguments(self, args: tuple[Any, ...], given: dict[str, Any]) -> Call:
         """A call that does not consist of all inputs by name and nothing else."""
@@ -359,7 +319,7 @@ class Predict(Module, in_place=True, one_call=True):
         values = self._sort_arguments(args, inputs).inputs
         demos = demos_for(self.demos.data, values)
         compiled = self._adapter_here().compile(self._described(), self.instruction.data, demos)
-        return Request(compiled.prefix, compiled.request_tail(self._checked(values)))
+        return Request(compiled.prefix, compiled.request_tail(self._taken.checked(self, values)))
 
     def messages(self, *args: Any, **inputs: Any) -> tuple[Message, ...]:
         """The messages that a call with these inputs sends, exactly. No LM is called.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.autograd import Node, Tape, open_tape
 from promptgrad.nn._hooks import Hooks
 from promptgrad.nn._members import Members
+from promptgrad.nn._structure import plan_of
 
 if TYPE_CHECKING:
     from promptgrad.nn._module import Module
@@ -25,7 +26,7 @@ def path_in_call(module: "Module") -> str:
     """The path of a module in the program that is called in this context, recorded or not."""
     tape = open_tape()
     program = program_here.get() if tape is None else tape.program
-    return program._get_plan().paths.get(module, "") if isinstance(program, Members) else ""
+    return plan_of(program).paths.get(module, "") if isinstance(program, Members) else ""
 
 
 def begin_node(
@@ -42,7 +43,7 @@ def begin_node(
     The path of a module that is not part of the program is its class name, in parentheses.
     """
     program = tape.program
-    path = program._get_plan().paths.get(module) if isinstance(program, Members) else None
+    path = plan_of(program).paths.get(module) if isinstance(program, Members) else None
     name = type(module).__name__
     node = tape.node(
         f"({name})" if path is None else path,

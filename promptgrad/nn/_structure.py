@@ -46,3 +46,11 @@ class StructurePlan:
                     return True
                 last = lm
         return False
+
+
+def plan_of(root: "Members") -> StructurePlan:
+    """What is derived from the structure of a program as it is now."""
+    plan = root._plan
+    if plan is None or plan.version != Structures.version:
+        plan = root.__dict__["_plan"] = StructurePlan(root)
+    return plan
