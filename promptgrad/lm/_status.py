@@ -44,7 +44,8 @@ _CODES: dict[type[LMStatusError], str] = {
     ContextWindowError: "context_length_exceeded exceed_context_size_error model_context_window_exceeded "
     "string_above_max_length request_too_large tokens_limit_reached context_window_exceeded",
     BillingError: "insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_credits "
-    "insufficient_balance insufficient_funds payment_required arrearage credit_limit_exceeded quota_exhausted",
+    "insufficient_balance insufficient_funds payment_required arrearage credit_limit_exceeded quota_exhausted "
+    "usage_limit_reached",
     ContentFilterError: "content_filter content_policy_violation responsibleaipolicyviolation content_blocked "
     "prohibited_content data_inspection_failed datainspectionfailed moderation_blocked content_filtered invalid_prompt "
     "content_moderation_error guardrail_intervened safety blocklist spii recitation image_safety",
@@ -83,7 +84,11 @@ _WORDS: dict[type[LMStatusError], str] = {
         | expected\ maxlength | range\ of\ input\ length | max_tokens\ must\ be\ at\ least\ 1,\ got\ -
         | too\ large\ for\ model | longer\ than\ the\ maximum\ model | (?:prompt|input)\ length.{0,40}exceed
         | input\ too\ long | input\ is\ too\ large\ to\ process | truncate\ prompt | n_keep.{0,40}n_ctx
-        | (?:prompt|input)\ token\ count.{0,60}exceed""",
+        | (?:prompt|input)\ token\ count.{0,60}exceed
+        | (?:exceed\w*|longer|more)\ (?:\w+\ ){0,2}max(?:imum)?[\ _](?:\w+[\ _])?(?:tokens|seq_len)
+        | max_total_tokens\ exceed | exceed\w*\ (?:the\ )?model'?s?\ (?:\w+\ )?context | max_position_embeddings
+        | tokens\ but\ the\ model\ (?:only\ )?supports
+        | (?:\u8f93\u5165|\u4e0a\u4e0b\u6587).{0,12}(?:\u957f\u5ea6|\u8d85\u8fc7|\u8d85\u51fa)""",
     BillingError: r"""
         credit\ balance | insufficient\ (?:account\ )?(?:balance|credit|fund|quota) | exceeded\ your\ current\ quota
         | plan\ and\ billing | (?:any|more|purchase|enough)\ credits
@@ -92,22 +97,26 @@ _WORDS: dict[type[LMStatusError], str] = {
         | billing\ (?:hard\ |soft\ )?limit | spend(?:ing)?\ limit | billing\ (?:is\ not|account|details|to\ be\ enabled)
         | included\ credits | credits\ (?:are|have\ been)\ (?:depleted|exhausted|used) | api\ usage\ limits
         | enable\ billing | key\ limit\ exceeded | requires\ a\ (?:paid\ )?(?:subscription|plan) | upgrade\ for\ access
-        | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _]instrument""",
+        | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _]instrument
+        | free\ tier.{0,40}\b(?:exhausted|expired|used\ up) | (?:weekly|monthly)\ (?:usage\ )?limit""",
     ContentFilterError: r"""
         content\ (?:management|policy|filter|moderation|safety) | content_filter | content\ exists\ risk
-        | \bflagged\b | usage\ polic | safety\ (?:system|filter|guideline|polic|setting|reason|check)
+        | \bflagged\b | usage\ (?:polic|guideline) | safety\ (?:system|filter|guideline|polic|setting|reason|check)
         | blocked\ (?:by|due\ to|because|for)\b
         | (?:prompt|response|output|input|request|content)\ (?:was|is|has\ been)\ blocked
-        | guardrail | \bmoderation\b | inappropriate\ content | prohibited\ (?:use|content)""",
+        | guardrail | \bmoderation\b | inappropriate\ content | prohibited\ (?:use|content)
+        | \u654f\u611f\u5185\u5bb9 | \u4e0d\u5b89\u5168""",
     AuthenticationError: r"""
         api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
-        | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?(?:api[\ _-]?key|credential|x-api-key|bearer|auth)
+        | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?(?:api[\ _-]?(?:key|token)|credential|x-api-key|bearer|auth)
         | auth\w*\ token.{0,20}(?:invalid|expired)
         | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
         | security\ token.{0,40}(?:invalid|expired) | locate\ credentials | default\ credentials | access\ denied
         | organi[sz]ation\ (?:has\ been|is|was)\ (?:disabled|restricted|suspended|deactivated)
         | permission\ (?:denied|to) | not\ have\ permission""",
-    ServerTimeoutError: r"""timed?[\ -]?out\b | deadline\ (?:exceeded|expired) | took\ too\ long""",
+    ServerTimeoutError: r"""
+        timed[\ -]out\b | time-?out\b(?!['"`]|\ (?:parameter|option|field|value|must|should|is\ not))
+        | deadline\ (?:exceeded|expired) | took\ too\ long""",
     OverloadedError: r"""
         overload | (?:over|at|out\ of|exceeded)\ (?:full\ )?capacity | capacity\ exceeded
         | (?:insufficient|no|not\ enough)\ (?:available\ )?capacity
@@ -117,7 +126,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         | queue\ (?:is\ )?full
         | pending\ requests | no\ (?:available\ )?(?:slot|worker|instance|server)""",
     RateLimitError: r"""
-        rate[\ _-]?limit | too\ many\ (?:requests|connections|concurrent|tokens) | throttl
+        rate[\ _-]?limit(?!\w*['"`]) | too\ many\ (?:requests|connections|concurrent|tokens) | throttl
         | quota\ (?:exceeded|exhausted) | exceeded.{0,20}\bquota | concurrency\ limit
         | (?:requests|tokens)\ per\ (?:second|minute|min|day|hour)""",
     BadRequestError: r"""
@@ -151,7 +160,7 @@ _ALONE: dict[int, type[LMStatusError]] = {
 _BOUNDED: dict[int, frozenset[type[LMStatusError]]] = {
     401: frozenset({BillingError, AuthenticationError}),
     402: frozenset({BillingError}),
-    403: frozenset({BillingError, ContentFilterError, AuthenticationError}),
+    403: frozenset({BillingError, ContentFilterError, AuthenticationError, RateLimitError}),
     404: frozenset({BadRequestError}),
     429: frozenset({BillingError, ContextWindowError, OverloadedError, RateLimitError}),
     503: frozenset({OverloadedError, RateLimitError}),

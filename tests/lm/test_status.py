@@ -48,6 +48,27 @@ def quota(name):
 
 
 CASES = {
+    # a third reading
+    "gateway supports": (400, openai("The prompt is 5000 tokens but the model only supports 4096"), CONTEXT),
+    "images and text": (400, openai("Total tokens of image and text exceed max message tokens"), CONTEXT),
+    "more than allowed": (400, openai("tokens in request more than max tokens allowed: 130000 > 128000"), CONTEXT),
+    "sequence": (400, openai("input is longer than max_seq_len"), CONTEXT),
+    "total": (400, openai("max_total_tokens exceeded: sequence has 9000 tokens"), CONTEXT),
+    "of the model": (400, openai("Sequence length exceeds model's context: 9000"), CONTEXT),
+    "zhipu length": (400, {"error": {"code": "1261", "message": "输入长度超过模型最大长度限制"}}, CONTEXT),
+    "max_tokens of a request": (400, openai("Invalid max_tokens value, the valid range is [1, 8192]"), BAD),
+    "free tier": (
+        403,
+        openai("The free tier of the model has been exhausted.", code="AllocationQuota.FreeTierOnly"),
+        BILLING,
+    ),
+    "week": (429, openai("Weekly limit reached for your plan.", "usage_limit_reached"), BILLING),
+    "rate as 403": (403, {"error": {"message": "Rate limit exceeded for free models.", "code": 403}}, RATE),
+    "token": (400, {"message": "invalid api token"}, AUTH),
+    "zhipu content": (400, {"error": {"code": "1301", "message": "输入或生成内容可能包含不安全或敏感内容"}}, FILTER),
+    "xai safety": (403, {"code": "No permission", "error": "Content violates usage guidelines."}, FILTER),
+    "a parameter called timeout": (400, openai("The timeout parameter must be an integer", ""), BAD),
+    "a parameter called rate_limit": (400, openai("Invalid value for 'rate_limit'", ""), BAD),
     # a second reading of documentation and reports
     "azure no capacity": (
         429,
