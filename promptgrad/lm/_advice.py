@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from promptgrad.lm._status import Fault
 
 
-def advise(fault: Fault, model: str, variable: str | None) -> str:
+def advise(fault: Fault, model: str, variable: str | None, address: str = "") -> str:
     """What to do about an error, to be put behind its message.
 
     Args:
         fault: The error.
         model: The model's name.
         variable: The variable of the environment that holds the key; empty where it would not be sent, None for none.
+        address: The address that was asked, where it is known.
     """
     kind, wait = fault.kind, fault.retry_after
     asked = "" if wait is None else f"; it asks to wait {wait:g} s"
@@ -49,6 +50,8 @@ def advise(fault: Fault, model: str, variable: str | None) -> str:
     if kind is ContextWindowError:
         return "; use fewer or shorter demos or inputs, or a lower max_tokens="
     if fault.status == 404:
+        if address.count("/") == 2:  # a host alone
+            return f"; is {model!r} served there, and is its base_url {address}/v1?"
         return f"; is {model!r} served there, and does base_url end where /chat/completions begins?"
     if 300 <= fault.status < 400:
         return "; redirects are not followed: give base_url as the server wants it"

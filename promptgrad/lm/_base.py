@@ -24,7 +24,7 @@ def register_maker(name: str, make: Callable[..., Any]) -> None:
     _makers[name] = make
 
 
-def make_known(name: str, *args: Any, **kwargs: Any) -> Any:
+def make_known(name: str, /, *args: Any, **kwargs: Any) -> Any:
     """Make what has a registered maker."""
     return _makers[name](*args, **kwargs)
 

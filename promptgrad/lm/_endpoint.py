@@ -63,7 +63,8 @@ class Endpoint:
             host, port = parts.hostname or "", parts.port  # noqa: F841 - a port that is no number raises
         except ValueError:
             parts, host = urlsplit(""), ""
-        if parts.scheme not in {"http", "https"} or not host or "@" in parts.path or any(map(str.isspace, address)):
+        odd = "@" in parts.path or parts.path.startswith("//") or any(map(str.isspace, address))
+        if parts.scheme not in {"http", "https"} or not host or odd:
             raise ValueError(f"base_url must look like http://host:port/v1, not {_without_secrets(address)!r}")
         if parts.query or parts.fragment:
             raise ValueError("base_url must end where /chat/completions begins; give keys as api_key= or headers=")

@@ -10,6 +10,7 @@ from typing import Any
 from promptgrad import aio
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._message import Message, is_text, unmarked
+from promptgrad.lm._options import hear
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Request
 from promptgrad.lm._stream import Listener, TextDelta
@@ -51,7 +52,11 @@ class FunctionLM(Transport):
     ) -> None:
         if not callable(fn):
             raise TypeError(f"FunctionLM takes a function of the messages, not {type(fn).__name__}")
-        super().__init__(name or getattr(fn, "__name__", type(fn).__name__), adapter=adapter, options=options)
+        super().__init__(
+            name or getattr(fn, "__name__", type(fn).__name__),
+            adapter=adapter,
+            options=hear("lm.FunctionLM", options, ()),
+        )
         self.fn: Callable[[Any], Any] = fn
         self._whole = _takes_request(fn)
 

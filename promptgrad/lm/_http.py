@@ -25,7 +25,7 @@ from promptgrad.lm._fields import encode_fields, streamed
 from promptgrad.lm._finish import message_of, reason_of
 from promptgrad.lm._fork import reset_after_fork
 from promptgrad.lm._habits import Habits, stopped, written_without
-from promptgrad.lm._options import hear, take
+from promptgrad.lm._options import check_headers, hear, take
 from promptgrad.lm._parts import weigh
 from promptgrad.lm._prices import FREE, Prices, cost, find_prices
 from promptgrad.lm._request import Request
@@ -141,7 +141,7 @@ class HTTP(Transport):
             api_key = take(options, "api_key", api_key)
             timeout = take(options, "timeout", timeout, SILENCE)
             concurrency = take(options, "concurrency", concurrency)
-            headers = {**(options.pop("headers", None) or {}), **(headers or {})}
+            headers = {**options.pop("headers", {}), **check_headers(headers)}
         super().__init__(name or model, adapter=adapter, options=options)
         endpoint = Endpoint.of(base_url, api_version)
         self.model = model
@@ -153,7 +153,7 @@ class HTTP(Transport):
         self._prices = prices
         self._headers = {
             sendable(name, "the name of a header"): Secret(sendable(value, f"header {name}"))
-            for name, value in (headers or {}).items()
+            for name, value in check_headers(headers).items()
         }
         self.concurrency: int | None = optional_count("concurrency", concurrency)
         self._places: aio.Semaphore | None = None
@@ -401,7 +401,7 @@ class HTTP(Transport):
         variable = self._api_key_env
         if self._api_key is None and self._api_key_env and not self._endpoint.private:
             variable = ""
-        advice = "" if asked and found.status == 404 else advise(found, self.model, variable)
+        advice = "" if asked and found.status == 404 else advise(found, self.model, variable, self.base_url)
         return found.kind(
             f"{self.base_url} answered {status} {asked or f'for model {self.model!r}'}: {_cut(body)}{advice}",
             status=found.status,

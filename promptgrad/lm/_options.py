@@ -161,7 +161,7 @@ def hear(what: str, given: Mapping[str, Any], settings: Iterable[str], *, litell
 
     def put(name: str, value: Any, by: str) -> None:
         if name == "headers":
-            heard[name] = {**(heard.get(name) or {}), **(value or {})}
+            heard[name] = {**heard.get(name, {}), **check_headers(value, by)}
             return
         if name in heard and heard[name] != value:
             raise TypeError(f"{what}: {by} is {name} by another name, and both are given")
@@ -202,6 +202,17 @@ def _check_one(what: str, name: str, value: object) -> None:
         )
     if name == "stream" and value not in (None, False):
         raise ValueError(f"{what}: stream is not an option: write lm.stream(prompt) or model.stream(...)")
+
+
+def check_headers(value: Any, name: str = "headers") -> Mapping[str, str]:
+    """Headers that were given, of which there may be none.
+
+    Raises:
+        TypeError: They are no mapping.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f'{name} is a mapping of names to texts, {{"X-Team": "..."}}, not {type(value).__name__}')
+    return value or {}
 
 
 def _attempts(what: str, name: str, value: object) -> int:

@@ -13,7 +13,7 @@ from promptgrad.lm._cache import Cache
 from promptgrad.lm._function import FunctionLM
 from promptgrad.lm._http import HTTP, SILENCE
 from promptgrad.lm._limit import Limit
-from promptgrad.lm._options import LM_SETTINGS, hear, take
+from promptgrad.lm._options import LM_SETTINGS, check_headers, hear, take
 from promptgrad.lm._prices import Prices
 from promptgrad.lm._providers import OWN_DIALECT, provider_of
 from promptgrad.lm._retry import Retry
@@ -110,7 +110,7 @@ def resolve(
     folder = default().cache if isinstance(folder, bool) else folder
     place = str(Path(folder).absolute()) if caching and folder is not None else None
     rest = {**given, "without": sorted({given["without"]} if isinstance(given["without"], str) else given["without"])}
-    rest["headers"] = sorted((given["headers"] or {}).items())
+    rest["headers"] = sorted(check_headers(given["headers"]).items())
     provider = provider_of(model, given["base_url"])
     address = None if provider is None else provider.address(given["base_url"])  # the environment's may have changed
     key: Hashable = (model, address, caching, place, repr(sorted(rest.items())), repr(sorted(options.items())))

@@ -108,7 +108,8 @@ _WORDS: dict[type[LMStatusError], str] = {
         | \u654f\u611f\u5185\u5bb9 | \u4e0d\u5b89\u5168""",
     AuthenticationError: r"""
         api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
-        | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?(?:api[\ _-]?(?:key|token)|credential|x-api-key|bearer|auth)
+        | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?
+          (?:api[\ _-]?(?:key|token)|credential|x-api-key|bearer|auth)
         | auth\w*\ token.{0,20}(?:invalid|expired)
         | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
         | security\ token.{0,40}(?:invalid|expired) | locate\ credentials | default\ credentials | access\ denied

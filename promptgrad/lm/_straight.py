@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from promptgrad.errors import BadRequestError, LMError
+from promptgrad.errors import BadRequestError, LMError, LMStatusError
 from promptgrad.lm._body import Meter
 from promptgrad.lm._fork import keep_forever, reset_after_fork
 
@@ -45,6 +45,19 @@ class Straight:
                 raise BadRequestError(
                     f"litellm would load an image or file from {request.url.host} here, for a provider that takes no "
                     "addresses, so nothing was sent: load it yourself and pass its bytes, Image(data)"
+                )
+
+    def answered(self, status: int, host: str) -> None:
+        """Refuse a redirect, of which some of litellm's paths say nothing.
+
+        Raises:
+            LMStatusError: It is one.
+        """
+        if 300 <= status < 400:
+            with self.noting():
+                raise LMStatusError(
+                    f"{host} answered litellm {status}; redirects are not followed: give base_url as it wants it",
+                    status=status,
                 )
 
     def meter(self, encoding: str) -> Meter:
@@ -102,6 +115,7 @@ def _watch(httpx: Any) -> None:
         call.check(request)
         response = send(self, _asked_straight(request), stream=True, **{**options, "follow_redirects": False})
         try:
+            call.answered(response.status_code, request.url.host)
             response.stream = Plain(response.stream, call, response.headers.get("Content-Encoding", ""))
             if not stream:
                 response.read()
@@ -118,6 +132,7 @@ def _watch(httpx: Any) -> None:
         _clients.of_this_loop().add(self)
         response = await asend(self, _asked_straight(request), stream=True, **{**options, "follow_redirects": False})
         try:
+            call.answered(response.status_code, request.url.host)
             response.stream = Waiting(response.stream, call, response.headers.get("Content-Encoding", ""))
             if not stream:
                 await response.aread()

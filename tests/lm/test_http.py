@@ -404,10 +404,33 @@ def test_user_and_password_in_the_address_are_sent_and_not_shown(server):
     assert "bWU6cEBzcw" not in shown
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "", "http://", "file:///etc/passwd"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://x/v1",
+        "",
+        "http://",
+        "file:///etc/passwd",
+        "http://http://h/v1",
+        "unix:///tmp/s",
+        "//h/v1",
+    ],
+)
 def test_an_address_must_be_an_address(url):
     with pytest.raises(ValueError, match="must look like"):
         HTTP("m", url)
+
+
+def test_a_host_alone_is_told_where_chats_may_be(server):
+    host = server.url.removesuffix("/v1")
+    server.script(Status(404), Status(404), Status(404), "hi")
+    for form in (host, f"{host}/"):
+        with pytest.raises(BadRequestError, match=f"is its base_url {host}/v1\\?"):
+            HTTP("tiny", form)("hi")
+    with pytest.raises(BadRequestError, match="does base_url end where /chat/completions begins"):
+        HTTP("tiny", f"{host}/v1/models")("hi")
+    assert HTTP("tiny", f"{host}/v1//")("hi").text
 
 
 def test_an_address_holds_no_query():

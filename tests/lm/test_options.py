@@ -175,6 +175,30 @@ def test_one_reply_and_no_stream_are_what_there_is_anyway(server):
             make(base_url=server.url, stream=True)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda **o: HTTP("m", "http://h/v1", **o), lambda **o: LM("openai/m", api_key=KEY, **o)]
+)
+@pytest.mark.parametrize("name", ["headers", "extra_headers", "default_headers"])
+def test_headers_are_a_mapping(make, name):
+    with pytest.raises(TypeError, match=rf"^{name} is a mapping of names to texts"):
+        make(**{name: "X-Team: a"})
+
+
+def test_a_name_is_none_of_its_options():
+    with pytest.raises(TypeError, match=r"pg\.LM has no option 'name'"):
+        LM("openai/m", name="m")
+
+
+def test_a_function_has_the_options_of_requests_alone():
+    lm = FunctionLM(lambda messages: "x", max_new_tokens=3, stream=False, n=1, temperature=0.5)
+    assert lm.options == {"max_tokens": 3, "temperature": 0.5}
+    with pytest.raises(ValueError, match=r"lm\.FunctionLM takes no n"):
+        FunctionLM(lambda messages: "x", n=3)
+    for name in ("headers", "timeout", "base_url", "rpm"):
+        with pytest.raises(TypeError, match=rf"lm\.FunctionLM has no setting '{name}', as pg\.LM"):
+            FunctionLM(lambda messages: "x", **{name: 5})
+
+
 def test_what_no_name_is_near_to_goes_through_extra_body():
     with pytest.raises(
         TypeError, match=r"no option 'vendor_field' \(what only your provider knows goes through extra_body"

@@ -123,11 +123,12 @@ def test_a_redirect_takes_the_prompt_nowhere(name):
         assert elsewhere.received == 0
 
 
-def test_the_error_says_what_to_set():
+@pytest.mark.parametrize("name", ["openai/m", "anthropic/claude-x", "gemini/gemini-2.5-flash", "cohere/command-r"])
+def test_the_error_says_what_to_set(name):
     with LoopbackLM() as server:
         server.script(Garbage(b"", 307, content_type="text/plain\r\nLocation: http://127.0.0.1:9/x"))
         with pytest.raises(LMStatusError, match="redirects are not followed") as caught:
-            LiteLLM("openai/m", KEY, base_url=server.url)("q")
+            LiteLLM(name, KEY, base_url=server.url)("q")
         assert caught.value.status == 307
 
 
