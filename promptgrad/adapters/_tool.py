@@ -198,7 +198,9 @@ class Tool(Hinted):
             return cls(None, name=inner["name"], description=about, parameters=inner.get("parameters") or {})
         if callable(value):
             return cls(value)
-        raise ValueError(f"a tool is a Tool, a function or a mapping with its schema, not {type(value).__name__}")
+        hint = ": write Tool.from_langchain(tool)" if hasattr(value, "args_schema") else ""
+        hint = hint or (": write Toolset.from_mcp(command), or url=..." if hasattr(value, "inputSchema") else "")
+        raise ValueError(f"a tool is a Tool, a function or a mapping with its schema, not {type(value).__name__}{hint}")
 
     @classmethod
     def from_langchain(cls, tool: Any, **options: Any) -> Tool:

@@ -226,6 +226,11 @@ class Loss:
     def __float__(self) -> float:
         return self.item()
 
+    def __eq__(self, other: object) -> bool:
+        return self.item() == float(other) if isinstance(other, (Loss, int, float)) else NotImplemented
+
+    __hash__ = object.__hash__  # as a tensor of torch: losses of one value are two keys
+
     def __lt__(self, other: "Loss | float") -> bool:
         return self.item() < float(other)
 

@@ -68,6 +68,8 @@ def test_a_tool_with_its_surface():
 def test_what_is_none():
     with pytest.raises(SignatureError, match="a function is a Tool"):
         Tool.from_langchain(len)
+    with pytest.raises(SignatureError, match=r"not Search: write Tool\.from_langchain\(tool\)"):
+        nn.ReAct("question -> answer", [Search()])
 
 
 def test_langchain_itself():

@@ -24,6 +24,10 @@ def test_it_is_the_mean_of_what_is_missing_over_rows_without_error():
     assert loss < loss + loss
     assert loss >= 0.5 * loss
     assert not loss > 0.5
+    assert loss == 0.5 == Loss(rows(0.5))
+    assert loss != 0
+    assert len({loss, Loss(rows(0.5))}) == 2
+    assert loss != "0.5"
     assert loss.items[:3] == (0, 0.5, 1)
     assert math.isnan(loss.items[3])
     assert len(loss.errors) == 1
