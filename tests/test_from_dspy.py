@@ -12,11 +12,11 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "guide" / "from_dspy.md")
 THEIRS = " ".join(left for left, _ in re.findall(r"^\| (.*?) \| (.*) \|$", PAGE, re.MULTILINE))
 NAMES = (Path(__file__).parent / "dspy_names.txt").read_text().split()
 """What `dir(dspy)` shows in 3.4.1, without modules."""
-MORE = """
-    EM CompleteAndGrounded EvaluationResult SemanticF1 answer_exact_match answer_passage_match normalize_text
-    StatusMessage StatusMessageProvider StreamListener StreamResponse apply_sync_streaming
-    BaseCallback DummyLM with_callbacks pretty_print_history GroundedProposer
-""".split()
+MORE = [
+    *("EM", "CompleteAndGrounded", "EvaluationResult", "SemanticF1", "answer_exact_match", "answer_passage_match"),
+    *("normalize_text", "StatusMessage", "StatusMessageProvider", "StreamListener", "StreamResponse"),
+    *("apply_sync_streaming", "BaseCallback", "DummyLM", "with_callbacks", "pretty_print_history", "GroundedProposer"),
+]
 """What programs use of its `evaluate`, `streaming`, `utils` and `propose`."""
 ROOMS = "nn|optim|lm|errors|retrieve|finetune|sandbox|adapters"
 
