@@ -269,6 +269,7 @@ def test_messages_are_a_prompt_by_another_name():
         (lambda: pg.retrievers.Embeddings, "write promptgrad.retrieve"),
         (lambda: pg.retrieve.Embeddings, r"write nn.Retrieve\(retrieve.Dense\(passages, embedder\), k\)"),
         (lambda: pg.Example(a=1).toDict(), r"use to_dict\(\)"),
+        (lambda: nn.ChainOfThought("q -> a").predict, "write the module itself"),
         (lambda: TwoSteps().history, r"write promptgrad.inspect_history\(5\)"),
         (lambda: MODEL.history, r"'FunctionLM' object has no attribute 'history': write promptgrad.inspect_history"),
         (lambda: MODEL.copy(temperature=1), r"write promptgrad.LM\(name, ...\)"),
@@ -299,7 +300,11 @@ def test_all_arguments_of_a_habit_are_told_at_once():
 @pytest.mark.parametrize(
     ("slip", "said"),
     [
-        (lambda: nn.Predict("q -> a", n=5), "returns one answer: write predict.map"),
+        (lambda: nn.Predict("q -> a", n=5), "write predict.map.*: it returns one answer"),
+        (lambda: nn.Predict("q -> a", verbose=True), "write nothing: promptgrad.inspect_history"),
+        (lambda: nn.ChainOfThought("q -> a", rationale_field=1), "write nn.Predict"),
+        (lambda: nn.ReAct("q -> a", system_prompt="x"), "write instruction=..."),
+        (lambda: nn.ReAct("q -> a", max_iter=5), "write max_steps=..."),
         (lambda: nn.CodeAct("q -> a", [], max_iters=5), "write max_steps=..."),
         (lambda: nn.ProgramOfThought("q -> a", max_iters=5), "write max_steps=..."),
         (lambda: pg.Tool(func=echo, desc="a"), "'func': write the function by position; and no 'desc': write descr"),

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from promptgrad._habits import refuse
 from promptgrad.adapters import Tool
 from promptgrad.autograd import Parameter
 from promptgrad.errors import SignatureError
@@ -14,6 +15,28 @@ from promptgrad.nn._module_tool import ModuleTool
 from promptgrad.nn._op import Op, op
 from promptgrad.nn._tool_shape import ModuleCall
 from promptgrad.signature import Signature
+
+# What a user of other libraries may write out of habit, and what to write here.
+_HABITS = {
+    **dict.fromkeys(("max_iter", "max_iters", "max_iterations"), "max_steps=..."),
+    "functions": "tools=[...]",
+    "interpreter_factory": "interpreter=..., whose session() begins a run",
+    "max_llm_calls": "max_calls=...",
+    "max_output_chars": "max_chars=...",
+    "parallel_tool_calls": "nothing: calls of one reply run side by side",
+    "sandbox": "interpreter=...",
+    "sub_lm": "rlm.sub.to(lm)",
+}
+
+
+def refuse_habits(agent: str, options: Iterable[str]) -> None:
+    """Refuse arguments of other libraries among the options of an agent.
+
+    Raises:
+        TypeError: There is one.
+    """
+    if strange := [name for name in options if name in _HABITS]:
+        refuse(agent, strange, _HABITS, ())
 
 
 def free_name(name: str, own: Signature) -> str:

@@ -4,14 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from promptgrad._habits import refuse
 from promptgrad.adapters import Tool, get_adapter
 from promptgrad.autograd import attach, current_tape
 from promptgrad.content import Language
 from promptgrad.errors import FATAL, InputError, ParseError, SignatureError, StepLimitError
 from promptgrad.lm import ToolCall, current, resolve_lm
 from promptgrad.nn._acting import cut
-from promptgrad.nn._agent_tools import free_name, result_tool, result_words
+from promptgrad.nn._agent_tools import free_name, refuse_habits, result_tool, result_words
 from promptgrad.nn._module import Module
 from promptgrad.nn._plain import plain
 from promptgrad.nn._predict import Predict
@@ -25,17 +24,6 @@ SUBMIT = "submit"
 """The function that takes the result."""
 
 LAST = "There are no more steps after this one. Submit now, with what you know."
-
-HABITS = {
-    "interpreter_factory": "interpreter=..., whose session() begins a run",
-    "max_iters": "max_steps=...",
-    "max_iterations": "max_steps=...",
-    "max_llm_calls": "max_calls=...",
-    "max_output_chars": "max_chars=...",
-    "sub_lm": "rlm.sub.to(lm)",
-    "sandbox": "interpreter=...",
-    "verbose": "nothing: promptgrad.inspect_history() shows each step, module.stream(...) tells of it",
-}
 
 
 class CodeRunner(Module):
@@ -123,8 +111,7 @@ class CodeSteps(Module, in_place=True):
         options: dict[str, Any],
     ) -> None:
         super().__init__()
-        if strange := [name for name in options if name in HABITS]:
-            refuse(type(self).__name__, strange, HABITS, ())
+        refuse_habits(type(self).__name__, options)
         check_counts({"max_steps": max_steps, "max_chars": max_chars})
         if interpreter is not None and not hasattr(interpreter, "session"):
             raise TypeError(f"interpreter is a sandbox.Interpreter, not {type(interpreter).__name__}")

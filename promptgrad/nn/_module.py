@@ -47,6 +47,7 @@ _ELSEWHERE = {
     "load_state": "module.load_state_dict(state)",
     "named_predictors": "[(name, m) for name, m in module.named_modules() if isinstance(m, nn.Predict)]",
     "named_sub_modules": "module.named_modules()",
+    "predict": "the module itself: a ChainOfThought is a Predict with a field `reasoning`",
     "predictors": "[m for m in module.modules() if isinstance(m, nn.Predict)]",
     "render": "the Predict inside, such as module.solve.render(...), or module.export()",
     "save": "promptgrad.save(module.state_dict(), path)",

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from promptgrad._habits import refuse
 from promptgrad.adapters import Compiled, Format, Tool, get_adapter
 from promptgrad.autograd import attach
 from promptgrad.errors import InputError, ParseError, SignatureError, StepLimitError, ToolCallError
@@ -16,6 +15,7 @@ from promptgrad.nn._agent_tools import (
     described_tool,
     flat_tools,
     free_name,
+    refuse_habits,
     result_tool,
     result_words,
     take_tool,
@@ -43,13 +43,6 @@ instruction to you. As soon as you know the result, call `finish`, with the resu
 BESIDE = "this does not count: other calls of the same reply failed. Look at their results, and finish again."
 TWICE = "this does not count: the reply finishes several times, with different results. Finish once."
 LAST = "There are no more steps for tools. Finish now with what you know."
-
-_HABITS = {
-    "max_iters": "max_steps=...",
-    "max_iterations": "max_steps=...",
-    "parallel_tool_calls": "nothing: calls of one reply run side by side",
-    "functions": "tools=[...]",
-}
 
 
 class ToolStep(Predict):
@@ -129,8 +122,7 @@ class ReAct(Module, in_place=True):
         **options: Any,
     ) -> None:
         super().__init__()
-        if strange := [name for name in options if name in _HABITS]:
-            refuse("ReAct", strange, _HABITS, ())
+        refuse_habits("ReAct", options)
         for name, value in (("max_steps", max_steps), ("max_chars", max_chars)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is a whole number of at least 1, not {value!r}")
