@@ -39,7 +39,7 @@ _NUMBERS = (int, float, Decimal)
 _GROUPED = re.compile(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
 _UNCLEAR_SPAN = re.compile(r"\s*[-+]?(?:\d+:\d\d\s*\Z|P(?:\d+Y)?\d+M)", re.IGNORECASE)
 """Hours and minutes, or minutes and seconds; months, which have no one length and may be meant as minutes."""
-_FROM_TO = re.compile(r"[ T]?(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
+_FROM_TO = re.compile(r"(?<![\d:])(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 

@@ -298,6 +298,13 @@ REPLIES: list[tuple[Any, Any, str, Any]] = [
     (MARKED, Literal["v2", "v3"] | int, "V2", "v2"),
     (MARKED, datetime.time, "10:30-11:30", AGAIN),
     (MARKED, datetime.datetime, "2024-03-05 10:30 - 11:30", AGAIN),
+    (
+        MARKED,
+        datetime.datetime,
+        "2024-03-05T10:00:00-05:00",
+        datetime.datetime.fromisoformat("2024-03-05T10:00:00-05:00"),
+    ),
+    (MARKED, datetime.time, "10:00:00-11:30", datetime.time.fromisoformat("10:00:00-11:30")),
     (MARKED, YesNo, "yes (draft)", AGAIN),
     (MARKED, YesNo, "yes*", AGAIN),
     (MARKED, YesNo, "*yes*", "yes"),
