@@ -213,14 +213,17 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
 def _end_of(name: str, text: str, start: int) -> re.Match[str] | None:
     """The closing tag of a thought, in which the same tag may open again."""
     depth, last = 1, None
-    for tag in re.finditer(
-        rf"<(/?)(?:\w{{1,20}}:)?{re.escape(name)}(?:\s[^<>]{{0,200}})?>", text[start:], re.IGNORECASE
-    ):
+    for tag in _same_tag(name).finditer(text[start:]):
         depth += -1 if tag[1] else 1
         last = tag if tag[1] else last
         if not depth:
             break
     return None if last is None else re.compile(re.escape(last[0])).search(text, start + last.start())
+
+
+def _same_tag(name: str) -> re.Pattern[str]:
+    """A tag of this name that opens or closes; the first group is the slash of one that closes."""
+    return re.compile(rf"<(/?)(?:\w{{1,20}}:)?{re.escape(name)}(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
 
 
 def _between(text: str, start: int, closes: str) -> tuple[str, str]:
@@ -299,6 +302,7 @@ class ThinkingFeed:
         self._held = ""
         self._state = "start"
         self._end: re.Pattern[str] = _CLOSED_TAG
+        self._depth = 1
 
     @property
     def is_past(self) -> bool:
@@ -340,7 +344,7 @@ class ThinkingFeed:
         tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
         sign = next((opens for opens in _SIGNS if not opens[0].isalpha() and text.startswith(opens)), "")
         if tag is not None:
-            self._end = re.compile(rf"</(?:\w{{1,20}}:)?{tag[1]}\s?>", re.IGNORECASE)
+            self._end = _same_tag(tag[1])
             self._held = text[tag.end() :]
         elif bracket is not None:
             self._end = re.compile(re.escape(f"[/{bracket[1]}]"))
@@ -360,14 +364,19 @@ class ThinkingFeed:
             self._state = "answer"
             return
         self._state = "thought"
+        self._depth = 1
 
     def _think(self, told: list[tuple[bool, str]]) -> None:
-        end = self._end.search(self._held)
-        if end is not None:
-            thought, self._held = self._held[: end.start()], self._held[end.end() :].lstrip()
-            self._state = "start"
+        passed = 0
+        for end in self._end.finditer(self._held):
+            self._depth += 1 if end.lastindex and not end[1] else -1
+            if not self._depth:
+                thought, self._held = self._held[: end.start()], self._held[end.end() :].lstrip()
+                self._state = "start"
+                break
+            passed = end.end()
         else:
-            keep = max(self._held.rfind(sign) for sign in "<[\N{WHITE LEFT-POINTING TRIANGLE}")
+            keep = max(self._held.rfind(sign, passed) for sign in "<[\N{WHITE LEFT-POINTING TRIANGLE}")
             keep = keep if keep >= len(self._held) - _LONGEST_END and keep >= 0 else len(self._held)
             thought, self._held = self._held[:keep], self._held[keep:]
         if thought:

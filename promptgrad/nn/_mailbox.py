@@ -43,6 +43,11 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._events)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a reader waits for the next event."""
+        return self._reader is not None
+
     def put(self, event: StreamEvent) -> None:
         """Add an event. Once the mailbox is closed it is dropped."""
         with self._lock:

@@ -49,10 +49,13 @@ class _Streamed:
 
         Raises:
             StopAsyncIteration: There is no more.
+            AsyncUsageError: Another reader waits for it.
             BaseException: That of the program; of the reader, if it is cancelled, after the program was stopped.
         """
         if self.over:
             raise StopAsyncIteration
+        if self.mailbox.is_awaited:
+            raise AsyncUsageError("two readers wait for this stream, and each event is for one: make a stream for each")
         event = self.mailbox.pop()
         if event is not None:
             return event
@@ -213,6 +216,8 @@ class EventIterator(_Events):
             return aio.drive(self._streamed.next())
         except StopAsyncIteration:
             raise StopIteration from None
+        except AsyncUsageError:  # the other reader goes on
+            raise
         except BaseException:  # Ctrl-C may come anywhere
             self.close()
             raise

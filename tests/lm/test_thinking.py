@@ -206,6 +206,8 @@ def test_pieces_of_a_stream_are_told_apart_as_they_come(size: int) -> None:
         assert (thought.strip(), answer.strip()) == ("It is Paris.", "Paris")
     assert fed("<think>It might < 3", size) == ("It might < 3", "")
     assert fed("<think>a</think>\n<think>b</think>c", size) == ("ab", "c")
+    assert fed("<think>a<think>b</think>c</think>d", size) == ("a<think>b</think>c", "d")
+    assert fed("<think>a<think>b</think>c", size) == ("a<think>b</think>c", "")
     for whole in (
         "Paris <think>",
         "<b>x</b>",

@@ -126,6 +126,22 @@ def test_the_wrong_loop_is_told_the_right_one(server):
     assert server.requests == []
 
 
+def test_a_second_reader_is_told_and_the_first_one_reads_on(server):
+    model = solver(layered(server))
+
+    async def both():
+        stream = model.stream(question="?")
+        first, *others = await asyncio.gather(*[stream.__anext__() for _ in range(3)], return_exceptions=True)
+        return [first, *[event async for event in stream]], others
+
+    events, others = asyncio.run(both())
+    assert [type(event) for event in events[:: len(events) - 1]] == [nn.CallBegun, nn.Prediction]
+    assert texts(events) == {"reasoning": "It is well known.", "answer": "Paris"}
+    for error in others:
+        assert isinstance(error, AsyncUsageError)
+        assert "make a stream for each" in str(error)
+
+
 def test_plain_code_streams_where_a_loop_is_running(server):
     async def cell():  # of a notebook
         return list(solver(layered(server)).stream_sync("capital?"))
@@ -359,6 +375,7 @@ def test_whatever_the_reply_and_wherever_it_is_cut_the_deltas_are_the_fields(rep
 DIALECTS = [
     *(
         "<think>hm</think>\n",
+        "<think>hm <think>or not</think> so</think>\n",
         "hm\n</think>\n",
         "[THINK]hm[/THINK]",
         "<reasoning>a</reasoning>",
