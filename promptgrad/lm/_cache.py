@@ -297,9 +297,11 @@ class Cache(Layer):
             max_bytes: Most bytes of replies that stay.
 
         Raises:
-            ValueError: Nothing is given; or an age, and there is no file: a memory keeps no times.
+            ValueError: Nothing is given, or less than 0; or an age, and there is no file: a memory keeps no times.
         """
         ages = (older_than, unused_for)
+        if any(given is not None and given < 0 for given in (*ages, max_entries, max_bytes)):
+            raise ValueError("prune() takes ages and bounds of at least 0; clear() empties the memory")
         if ages == (None, None) and model is None and max_entries is None and max_bytes is None:
             raise ValueError("prune() needs to be told what to remove; clear() empties the memory")
         if ages != (None, None) and self._memory.store is None:

@@ -6,8 +6,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
+from importlib import import_module
 from time import perf_counter
 from typing import Any
 
@@ -80,12 +82,16 @@ _NO_ADDRESS = frozenset({"ai21", "custom_openai", "litellm_proxy", "lm_studio", 
 """Providers whose servers are the user's own, or gone, and which litellm asks at OpenAI's address if none is given."""
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
 _GIVEN = frozenset({"api_key", "api_base", "base_url", "mock_response", "extra_headers", "client"})
-_QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+_QUIET = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+}
 
 
 @lru_cache(maxsize=1)
 def load_litellm() -> Any:
-    """Import litellm without its side effects: it fetches no price table and reads no `.env` file.
+    """Import litellm without its side effects: it fetches no tables of prices and headers and reads no `.env` file.
 
     The first import takes some seconds.
 
@@ -96,6 +102,9 @@ def load_litellm() -> Any:
     os.environ.update(_QUIET)
     try:
         import litellm
+
+        with suppress(ImportError, AttributeError):  # of newer ones, which would fetch it in the first call
+            import_module("litellm.anthropic_beta_headers_manager").get_provider_name("anthropic")
     except ImportError as error:
         raise MissingExtraError(f"LiteLLM needs litellm: pip install litellm ({error})") from error
     finally:

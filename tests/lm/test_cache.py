@@ -708,6 +708,9 @@ def test_prune(open_echo, clock):
     assert len(lm) == 0
     with pytest.raises(ValueError, match="what to remove"):
         lm.prune()
+    for wrong in ({"older_than": -1}, {"max_entries": -1}):
+        with pytest.raises(ValueError, match="ages and bounds of at least 0"):
+            lm.prune(**wrong)
 
 
 def test_prune_in_memory(open_echo):

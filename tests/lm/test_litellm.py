@@ -39,7 +39,7 @@ print(json.dumps([reply.text, reply.usage.calls, asked, secret, dict(os.environ)
 def test_it_is_imported_late_and_without_side_effects(tmp_path):
     (tmp_path / ".env").write_text("FROM_DOT_ENV=leaked\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_MODE"):
+    for name in ("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_MODE", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"):
         environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", QUIET], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
@@ -48,6 +48,30 @@ def test_it_is_imported_late_and_without_side_effects(tmp_path):
     text, calls, asked, secret, same, files = json.loads(done.stdout)
     assert (text, calls, asked, secret, same, files) == ("Paris", 1, [], None, True, [".env"])
     assert done.stderr == ""
+
+
+FETCHES = """
+import sys
+hosts = []
+sys.addaudithook(lambda event, args: hosts.append(args[0]) if event == "socket.getaddrinfo" else None)
+from promptgrad import content, errors, lm
+claude = lm.LiteLLM("anthropic/claude-sonnet-4-5", "key", api_base="http://127.0.0.1:9")
+asked = lm.Request.of([{"role": "user", "content": ["Read.", content.File("https://example.org/a.pdf")]}])
+try:
+    claude(asked)
+except errors.LMConnectionError:
+    print(sorted(set(hosts)))
+"""
+
+
+def test_the_first_call_fetches_no_table(tmp_path):
+    """litellm would ask GitHub for headers of Anthropic's, and be stopped as if it loaded the file."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment.pop("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", FETCHES], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 3}])
