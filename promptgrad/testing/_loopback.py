@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,8 +24,14 @@ from promptgrad.testing._protocol import ChatProtocol, Script
 MANY = 10_000
 """Ports after which one is used again: a system has about 28,000 that are free for any server."""
 
+KEPT = 200
+"""Addresses of closed servers at which no other process can listen."""
+
 _ports: dict[int, None] = {}
 """Where servers of this process were: its LMs remember what an address answered, so the next one is at another."""
+
+_closed: deque[int] = deque()
+"""Descriptors of sockets of closed servers: who asks there again shall not reach a server of another process."""
 
 
 class LoopbackLM:
@@ -79,6 +89,7 @@ class LoopbackLM:
             started.set()
             self._loop.run_forever()
             server.close()
+            _keep(self._port)
             for connection in self._transports:
                 if connection.transport is not None:
                     connection.transport.abort()
@@ -207,6 +218,16 @@ class LoopbackLM:
 
     def __repr__(self) -> str:
         return f"<LoopbackLM {self.url} requests={self._script.received}>"
+
+
+def _keep(port: int) -> None:
+    """Hold a port at which nobody listens."""
+    with socket.socket() as kept, suppress(OSError):  # another server may have it by now
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the next one here may be asked for this port
+        kept.bind(("127.0.0.1", port))
+        _closed.append(kept.detach())
+    if len(_closed) > KEPT:
+        os.close(_closed.popleft())
 
 
 class LoopbackProcess:

@@ -306,3 +306,17 @@ def test_no_two_servers_of_a_process_have_one_address():
         with LoopbackLM("x") as server:
             addresses.append(server.url)
     assert len({*addresses}) == 150  # a system gives a port again: one pair of these, two times of three
+
+
+def test_no_server_of_another_process_comes_to_an_address_where_one_was():
+    with LoopbackLM("Paris") as server:
+        used = connect(server.url)
+        ask(used)
+        used.close()
+        host, port = server.url.split("/")[2].split(":")
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((host, int(port)))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
+    with LoopbackLM("Rome", port=int(port)) as again:  # who names it may have it again
+        assert again.url == server.url
