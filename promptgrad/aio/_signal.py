@@ -129,17 +129,14 @@ class Signal(Generic[T]):
             loop = running_loop()
             if loop is None or state.driven is loop:
                 yield self  # `drive` blocks the thread until the result is there
-            else:
-                yield from self._on(loop)
+                continue
+            waiter = _LoopWaiter(loop)
+            if self.subscribe(waiter):
+                try:
+                    yield from waiter.future
+                finally:
+                    self.unsubscribe(waiter)
         return self.result()
-
-    def _on(self, loop: "asyncio.AbstractEventLoop") -> Generator[Any, Any, None]:
-        waiter = _LoopWaiter(loop)
-        if self.subscribe(waiter):
-            try:
-                yield from waiter.future
-            finally:
-                self.unsubscribe(waiter)
 
     def __repr__(self) -> str:
         if self._waiters is not None:

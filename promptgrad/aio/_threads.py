@@ -137,7 +137,7 @@ def start_in_thread(fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> 
     """
     context = copy_context()
     fork(context)
-    job = ThreadCall(partial(fn, *args, **kwargs), context)
+    job = ThreadCall(partial(fn, *args, **kwargs) if args or kwargs else fn, context)
     _pool.submit(job)
     return job
 

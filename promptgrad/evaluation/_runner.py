@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -134,7 +135,8 @@ async def _run(program: Evaluated, metric: Metric, row: ReportRow, on_reads: OnR
                 own = usage.uncached
                 score = await call_metric(metric, row.example, row.output)
             else:
-                own, done = await aio.in_thread(_run_plain, program, metric, row, args, kwargs, on_reads, usage)
+                run = partial(_run_plain, program, metric, row, args, kwargs, on_reads, usage)
+                own, done = await aio.in_thread(run)
                 score = await call_metric(metric, row.example, row.output) if done is None else done
             row.costs = costs_of(own, usage)
             row.score, row.feedback, row.parts = score.value, score.feedback, score.parts

@@ -27,7 +27,7 @@ def tracked():
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="frames and closures are other objects elsewhere")
-@pytest.mark.parametrize(("program", "most"), [(nn.Predict("question -> answer"), 46), (Program(), 102)])
+@pytest.mark.parametrize(("program", "most"), [(nn.Predict("question -> answer"), 43), (Program(), 98)])
 def test_a_row_in_flight_is_few_objects(program, most):
     reply = aio.Signal()
     waiting = threading.Semaphore(0)
