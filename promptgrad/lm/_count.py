@@ -44,5 +44,7 @@ def read_cached(used: object, paid: int) -> int:
         return 0
     details = used.get("prompt_tokens_details")
     found = details.get("cached_tokens") if isinstance(details, (dict, Mapping)) else None
-    count = read_count(used.get("prompt_cache_hit_tokens") if found is None else found)
+    if found is None:
+        found = used.get("prompt_cache_hit_tokens")
+    count = None if found is None else read_count(found)
     return 0 if count is None else min(count, paid)

@@ -245,8 +245,8 @@ def read_more(choices: Sequence[Mapping[str, Any]]) -> tuple[Completion, ...]:
     """
     found = []
     for choice in choices:
-        content, refusal = read_message(message := message_of(choice))
-        logprobs, citations = read_logprobs(choice), read_citations(message, {}, content)
         reason = reason_of(choice)
+        content, refusal = read_message(message := message_of(choice, reason))
+        logprobs, citations = read_logprobs(choice), read_citations(message, {}, content)
         found.append(Completion(content, finish_reason=reason, refusal=refusal, logprobs=logprobs, citations=citations))
     return tuple(found)

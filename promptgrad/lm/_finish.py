@@ -77,14 +77,14 @@ _BAD = CUT | FILTERED | BROKEN
 def reason_of(choice: Mapping[str, Any]) -> str:
     """Why a choice of a reply ends; the provider's own word where a router makes a plain stop of it."""
     reason, native = choice.get("finish_reason"), choice.get("native_finish_reason")
-    if reason in (None, "stop") and isinstance(native, str) and native.lower() in _BAD:
+    if native is not None and reason in (None, "stop") and isinstance(native, str) and native.lower() in _BAD:
         return native
     return reason if isinstance(reason, str) else "stop"
 
 
-def message_of(choice: Mapping[str, Any]) -> Any:
+def message_of(choice: Mapping[str, Any], reason: str) -> Any:
     """The message of a choice; an empty one where there is none and the reason why it ends says so."""
-    if reason_of(choice).lower() not in _BAD:
+    if reason == "stop" or reason.lower() not in _BAD:
         return choice["message"]
     message = choice.get("message")
     return {"content": None, **message} if isinstance(message, Mapping) else message or {"content": None}

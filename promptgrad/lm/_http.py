@@ -366,7 +366,8 @@ class HTTP(Transport):
             if len(choices) > 1:
                 choices = in_order(choices)
             choice = choices[0]
-            content, refusal = read_message(message := message_of(choice))
+            reason = reason_of(choice)
+            content, refusal = read_message(message := message_of(choice, reason))
             citations = read_citations(message, reply, content)
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
             more = read_more(choices[1:]) if len(choices) > 1 else ()
@@ -382,7 +383,7 @@ class HTTP(Transport):
             content,
             Usage(1, paid, got, cost(self._prices, paid, got, cached), 0, seconds, cached),
             model if isinstance(model := reply.get("model"), str) else self.model,
-            reason_of(choice),
+            reason,
             refusal=refusal,
             logprobs=logprobs,
             more=more,
