@@ -1,9 +1,10 @@
 """Arguments and names that users of other libraries write out of habit: an error that names what to write here."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,31 +67,52 @@ def refuse(called: str, strange: Iterable[str], habits: Mapping[str, str], known
 class HintedType(type):
     """The class of classes with hints for names of theirs that do not exist; `{}` in a hint is the class's name."""
 
-    _elsewhere: Mapping[str, str]
-
-    if not TYPE_CHECKING:  # otherwise a type checker would see Any for a misspelt name
-
-        def __getattr__(cls, name):
-            raise _no_such_name(cls, cls, f"type object {cls.__name__!r}", name)
+    def __dir__(cls) -> list[str]:
+        return _without_hints(super().__dir__(), cls)
 
 
 class Hinted(metaclass=HintedType):
-    """An object and a class that say what to write for a name of other libraries, from the table `_elsewhere`."""
+    """An object and a class that say what to write for a name of other libraries, from the table `_elsewhere`.
+
+    Each such name is an attribute that cannot be read. A `__getattr__` would do as well, and with one in its class each
+    attribute of an object is read ten times as slowly.
+    """
 
     __slots__ = ()
 
     _elsewhere: ClassVar[Mapping[str, str]] = {}
 
-    if not TYPE_CHECKING:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, hint in cls.__dict__.get("_elsewhere", {}).items():
+            if not hasattr(cls, name):
+                setattr(cls, name, _NoSuchName(name, hint))
 
-        def __getattr__(self, name):
-            cls = type(self)
-            raise _no_such_name(self, cls, f"{cls.__name__!r} object", name)
+    def __dir__(self) -> list[str]:
+        return _without_hints(super().__dir__(), type(self))
 
 
-def _no_such_name(owner: Any, cls: type[Hinted], what: str, name: str) -> AttributeError:
-    hint = f": write {cls._elsewhere[name].replace('{}', cls.__name__)}" if name in cls._elsewhere else ""
-    return AttributeError(f"{what} has no attribute {name!r}{hint}", name=name, obj=owner)
+class _NoSuchName:
+    """A name that users of other libraries write."""
+
+    __slots__ = ("_hint", "_name")
+
+    def __init__(self, name: str, hint: str) -> None:
+        self._name = name
+        self._hint = hint
+
+    def __get__(self, one: object, cls: type) -> Any:
+        for base in cls.__mro__:  # a class that is mixed in may have it
+            found = base.__dict__.get(self._name, self)
+            if not isinstance(found, _NoSuchName):
+                return found.__get__(one, cls) if hasattr(found, "__get__") else found
+        what = f"type object {cls.__name__!r}" if one is None else f"{cls.__name__!r} object"
+        message = f"{what} has no attribute {self._name!r}: write {self._hint.replace('{}', cls.__name__)}"
+        raise AttributeError(message, name=self._name, obj=cls if one is None else one)
+
+
+def _without_hints(names: Iterable[str], cls: type) -> list[str]:
+    return [name for name in names if not isinstance(inspect.getattr_static(cls, name, None), _NoSuchName)]
 
 
 def check_dropped(set_to_none: bool) -> None:  # noqa: FBT001 - torch's argument

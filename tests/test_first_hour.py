@@ -578,3 +578,33 @@ def test_programs_inside_programs_in_every_mix(model):
         program = kind().to(model.polish.lm)
         assert program("ab") == ["A", "B"]
         assert program.map(["ab", "cd"]) == [["A", "B"], ["C", "D"]]
+
+
+@pytest.mark.parametrize("kind", [pg.lm.LM, pg.lm.HTTP, pg.lm.Completion, pg.Tool, pg.Image])
+def test_hints_slow_no_attribute_down(kind):
+    assert "__getattr__" not in {
+        name for base in kind.__mro__ for name in vars(base)
+    }  # Python then looks up each by name
+
+
+def test_names_with_a_hint_are_no_names():
+    for owner in (MODEL, pg.lm.LM):
+        assert not hasattr(owner, "history")
+        assert "history" not in dir(owner)
+        assert "name" in dir(owner)
+    MODEL.history = ["mine"]
+    assert MODEL.history == ["mine"]
+    del MODEL.history
+    with pytest.raises(AttributeError, match="type object 'LM' has no attribute 'invoke': write lm"):
+        pg.lm.LM.invoke  # noqa: B018
+
+
+def test_what_is_mixed_in_may_have_a_name_with_a_hint():
+    class Runnable:
+        def invoke(self, prompt):
+            return self(prompt).text
+
+    class Mixed(pg.lm.FunctionLM, Runnable):
+        pass
+
+    assert Mixed(lambda messages: messages[-1]["content"], name="mixed").invoke("Hi.") == "Hi."
