@@ -366,8 +366,7 @@ class HTTP(Transport):
             if len(choices) > 1:
                 choices = in_order(choices)
             choice = choices[0]
-            reason = reason_of(choice)
-            content, refusal = read_message(message := message_of(choice, reason))
+            content, refusal = read_message(message := message_of(choice, reason := reason_of(choice)))
             citations = read_citations(message, reply, content)
             logprobs = read_logprobs(choice) if choice.get("logprobs") else ()
             more = read_more(choices[1:]) if len(choices) > 1 else ()
