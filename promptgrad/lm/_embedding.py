@@ -9,13 +9,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
-from promptgrad.errors import BadRequestError, LMReplyError
+from promptgrad.errors import BadRequestError, LMError, LMReplyError
 from promptgrad.lm._api import Api
 from promptgrad.lm._cache import MemoryStore
 from promptgrad.lm._channel import DIRECT, answerer
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import CACHE_HIT, Completion, Usage
 from promptgrad.lm._count import read_count
+from promptgrad.lm._function import raise_as_ours
 from promptgrad.lm._http import HTTP
 from promptgrad.lm._message import EMPTY_PREFIX, Message
 from promptgrad.lm._prices import Prices, cost
@@ -225,19 +226,22 @@ class FunctionEmbedding(EmbeddingTransport):
         """Call the function."""
         import numpy as np
 
-        if aio.is_coroutine_function(self.fn):
-            given = await aio.awaited(self.fn(list(texts)))
-        else:
-            given = await aio.in_thread(self.fn, list(texts))
+        try:
+            if aio.is_coroutine_function(self.fn):
+                given = await aio.awaited(self.fn(list(texts)))
+            else:
+                given = await aio.in_thread(self.fn, list(texts))
+        except Exception as error:
+            raise_as_ours(error, f"the function of the embedder {self.name!r}")
         try:
             vectors = np.asarray(given, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise TypeError(
+            raise LMError(
                 f"the function of the embedder {self.name!r} returns one vector for each text, all of one length, not "
                 f"{type(given).__name__} ({error})"
             ) from None
         if vectors.ndim != 2 or len(vectors) != len(texts):  # as it is written: asking again would not change it
-            raise TypeError(
+            raise LMError(
                 f"the function of the embedder {self.name!r} returns one vector for each text of its list, and gave "
                 f"{_shape(vectors)} for {len(texts)} text{'' if len(texts) == 1 else 's'}"
             )

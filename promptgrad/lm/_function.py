@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 from promptgrad import aio
+from promptgrad.errors import LMError, PromptgradError
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._message import Message, is_text, unmarked
 from promptgrad.lm._options import hear
@@ -26,7 +27,8 @@ class FunctionLM(Transport):
 
     A plain function runs in place, on the caller's thread or loop, so it must answer at once; one that waits should be
     `async`. An async generator yields its text in pieces, which `stream` passes on as they come. The number of tokens
-    is a quarter of the characters, the price is zero.
+    is a quarter of the characters, the price is zero. What the function raises is the cause of an `LMError`: there was no
+    answer, for which no prompt is to blame. Errors of promptgrad's own stay what they are.
 
     Args:
         fn: Function of the messages (a tuple of `Message`, which also support `m["role"]` and `m["content"]`), or of
@@ -66,16 +68,20 @@ class FunctionLM(Transport):
 
     async def _send(self, request: Request, key: str) -> Completion:
         started = perf_counter()
-        reply: Any = self.fn(request if self._whole else _messages(request))
+        try:
+            reply: Any = self.fn(request if self._whole else _messages(request))
+            if reply.__class__ is not str:
+                if inspect.isasyncgen(reply):
+                    reply = self._joined(reply, request.listener)
+                if inspect.isawaitable(reply):
+                    reply = await aio.awaited(reply)
+        except Exception as error:
+            raise_as_ours(error, f"the function of LM {self.name!r}")
         if reply.__class__ is not str:
-            if inspect.isasyncgen(reply):
-                reply = self._joined(reply, request.listener)
-            if inspect.isawaitable(reply):
-                reply = await aio.awaited(reply)
             if isinstance(reply, Completion):
                 return reply
             if not isinstance(reply, str):
-                raise TypeError(
+                raise LMError(
                     f"the function of LM {self.name!r} must return a str or a Completion, not {type(reply).__name__}"
                 )
             reply = str(reply)
@@ -92,13 +98,27 @@ class FunctionLM(Transport):
         try:
             async for piece in pieces:
                 if not isinstance(piece, str):
-                    raise TypeError(f"the function of LM {self.name!r} must yield texts, not {type(piece).__name__}")
+                    raise LMError(f"the function of LM {self.name!r} must yield texts, not {type(piece).__name__}")
                 texts.append(piece)
                 if listener is not None:
                     listener.put(TextDelta(piece))
         finally:
             await pieces.aclose()
         return "".join(texts)
+
+
+def raise_as_ours(error: Exception, who: str) -> NoReturn:
+    """Raise what a function of the user's raised as the cause of an `LMError`; what is ours, or an import, as it is.
+
+    Its own client has its own errors, and no prompt could have avoided them.
+    """
+    if isinstance(error, (PromptgradError, ImportError)):
+        raise error
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - the error is of foreign code, and so is its `__str__`
+        said = ""
+    raise LMError(f"{who} raised {type(error).__name__}{said and ': '}{said}") from error
 
 
 def _messages(request: Request) -> tuple[Message, ...]:

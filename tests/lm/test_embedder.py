@@ -15,6 +15,7 @@ from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
     BudgetExceeded,
+    LMError,
     LMReplyError,
     OverloadedError,
     ReplayError,
@@ -281,13 +282,25 @@ class TestFunctions:
 
     def test_what_it_returns_is_checked(self):
         asked = []
-        with pytest.raises(TypeError, match="one vector for each text of its list, and gave 1x1 numbers for 2 texts"):
+        with pytest.raises(LMError, match="one vector for each text of its list, and gave 1x1 numbers for 2 texts"):
             Embedder(lambda texts: asked.append(texts) or [[1.0]], name="few")(["a", "b"])
-        with pytest.raises(TypeError, match=r"and gave an array of 1 numbers for 1 text$"):
+        with pytest.raises(LMError, match=r"and gave an array of 1 numbers for 1 text$"):
             Embedder(lambda texts: asked.append(texts) or [1.0], name="flat")("a")
         assert len(asked) == 2, "a function that is written wrong is not asked again"
-        with pytest.raises(TypeError, match="one vector for each text, all of one length"):
+        with pytest.raises(LMError, match="one vector for each text, all of one length"):
             Embedder(lambda texts: [[1.0], [1.0, 2.0]], name="ragged")(["a", "b"])
+
+    @pytest.mark.parametrize("waits", [False, True])
+    def test_what_it_raises_is_the_cause_of_an_error_of_the_model(self, waits):
+        def plain(texts):
+            raise ConnectionResetError("mine")
+
+        async def waiting(texts):
+            plain(texts)
+
+        with pytest.raises(LMError, match="the function of the embedder '.*' raised ConnectionResetError: mine") as got:
+            Embedder(waiting if waits else plain)(["a"])
+        assert isinstance(got.value.__cause__, ConnectionResetError)
 
 
 class TestArguments:

@@ -1,10 +1,16 @@
 import asyncio
 import copy
+import traceback
 
 import pytest
 
 from promptgrad import aio
+from promptgrad.errors import LMError, ParseError, RateLimitError, is_outage
 from promptgrad.lm import Completion, FunctionLM, Request, Usage
+
+
+class Interrupt(BaseException):
+    """What ends a process, such as Ctrl-C."""
 
 
 def test_it_gets_the_messages():
@@ -62,16 +68,46 @@ def test_a_sync_function_never_suspends():
 
 @pytest.mark.parametrize("reply", [None, 3, b"x"])
 def test_another_reply_is_refused(reply):
-    with pytest.raises(TypeError, match="must return a str or a Completion"):
+    with pytest.raises(LMError, match="must return a str or a Completion"):
         FunctionLM(lambda messages: reply)("hi")
 
 
-def test_its_errors_are_its_own():
-    def broken(messages):
-        raise ZeroDivisionError("mine")
+class Unsayable(Exception):
+    def __str__(self):
+        raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError, match="mine"):
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("mine"), "the function of LM 'broken' raised KeyError: 'mine'"),
+        (ConnectionResetError(), "the function of LM 'broken' raised ConnectionResetError"),
+        (Unsayable(), "the function of LM 'broken' raised Unsayable"),
+    ],
+)
+def test_its_errors_are_the_cause_of_errors_of_the_model(error, said, waits):
+    def broken(messages):
+        raise error
+
+    async def waiting(messages):
+        broken(messages)
+
+    with pytest.raises(LMError) as raised:
+        FunctionLM(waiting if waits else broken, name="broken")("hi")
+    assert (str(raised.value), raised.value.__cause__) == (said, error)
+    assert is_outage(raised.value)
+    assert [entry.name for entry in traceback.extract_tb(error.__traceback__)][-1] == "broken"
+
+
+@pytest.mark.parametrize("error", [ParseError("no"), RateLimitError("busy"), ModuleNotFoundError("it"), Interrupt()])
+def test_errors_of_ours_stay_what_they_are(error):
+    def broken(messages):
+        raise error
+
+    with pytest.raises(type(error)) as raised:
         FunctionLM(broken)("hi")
+    assert raised.value is error
 
 
 def test_it_wants_a_function():

@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from promptgrad import aio
+from promptgrad.errors import LMError
 from promptgrad.lm import FunctionLM, Limit
 from tests.waiting import turns
 
@@ -46,7 +47,7 @@ def test_a_failure_gives_the_place_back():
 
     lm = Limit(FunctionLM(broken), 1)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(LMError, match="raised ZeroDivisionError"):
             lm("q")
 
 

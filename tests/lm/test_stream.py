@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from promptgrad import aio, run
-from promptgrad.errors import BudgetExceeded, LMConnectionError
+from promptgrad.errors import BudgetExceeded, LMConnectionError, LMError
 from promptgrad.lm import (
     Cache,
     Completion,
@@ -295,7 +295,7 @@ def test_an_async_generator_that_yields_no_text_is_told_so():
     async def numbers(messages):
         yield 3
 
-    with pytest.raises(TypeError, match="the function of LM 'f' must yield texts, not int"):
+    with pytest.raises(LMError, match="the function of LM 'f' must yield texts, not int"):
         collect(FunctionLM(numbers, name="f"))
 
 

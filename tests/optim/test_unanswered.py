@@ -8,7 +8,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import aio, lm, nn, optim, run
 from promptgrad.autograd import NodeFailure, Target
-from promptgrad.errors import BadRequestError, ContentFilterError, LMTimeoutError
+from promptgrad.errors import BadRequestError, ContentFilterError, LMError, LMTimeoutError
 from promptgrad.search._watched import Watched
 from promptgrad.train import Trainer
 
@@ -92,20 +92,20 @@ class Catches(nn.Module):
     def forward(self, text):
         try:
             return self.first(text=text)
-        except LMTimeoutError:
+        except LMError:
             return self.second(text=text, hint="the first one was silent")
 
 
 class Silent:
     """A model that is silent to every seventh call, until it is mended; else the reply depends on the prompt."""
 
-    def __init__(self, *, mended=False):
-        self.asked, self.mended = 0, mended
+    def __init__(self, error=LMTimeoutError, *, mended=False):
+        self.error, self.asked, self.mended = error, 0, mended
 
     def __call__(self, messages):
         self.asked += 1
         if self.asked % 7 == 0 and not self.mended:
-            raise LMTimeoutError("it took too long")
+            raise self.error("it took too long")
         if "new_instruction" in messages[0].content:
             return f"[[ ## new_instruction ## ]]\nTake word {len(messages[-1].content) % 5} of {{text}}."
         if "findings" in messages[0].content:
@@ -116,7 +116,8 @@ class Silent:
         return "[[ ## word ## ]]\n" + ("right" if sum(map(ord, str(messages))) % 3 == 0 else "wrong")
 
 
-def test_a_run_goes_on_without_the_same_calls_wherever_it_was_cut(tmp_path):
+@pytest.mark.parametrize("error", [LMTimeoutError, KeyError, ConnectionResetError])
+def test_a_run_goes_on_without_the_same_calls_wherever_it_was_cut(error, tmp_path):
     path = tmp_path / "run" / "journal.jsonl"
 
     def go_on(model):
@@ -127,7 +128,7 @@ def test_a_run_goes_on_without_the_same_calls_wherever_it_was_cut(tmp_path):
         options = {"metric": pg.metrics.exact_match, "run_dir": tmp_path / "run", "concurrency": 1}
         return Trainer(program, opt, **options).fit(ROWS[:12], ROWS[12:])
 
-    model = Silent()
+    model = Silent(error)
     result = go_on(model)
     whole = list(run.Journal(path, readonly=True).canonical())
     lines = path.read_bytes().splitlines(keepends=True)
@@ -177,8 +178,9 @@ def test_calls_of_a_critic_that_differ_in_anything_are_counted_apart(change):
     assert len(watched.asked) == 2
 
 
+@pytest.mark.parametrize("error", [BadRequestError("no such model", status=404), KeyError("of the user's own client")])
 @pytest.mark.parametrize("make", [optim.GEPA, optim.Auto])
-def test_a_row_that_never_gets_an_answer_is_not_asked_for_at_each_step(make):
+def test_a_row_that_never_gets_an_answer_is_not_asked_for_at_each_step(make, error):
     """GEPA drew it again and again once all others were known, until the language model counted as down."""
     asked = []
 
@@ -187,7 +189,7 @@ def test_a_row_that_never_gets_an_answer_is_not_asked_for_at_each_step(make):
             return f"[[ ## new_instruction ## ]]\nTake word {len(messages[-1].content) % 5} of {{text}}."
         if "Take a word of" in messages[0].content and "t3\n" in messages[-1].content + "\n":
             asked.append(str(messages))
-            raise BadRequestError("no such model", status=404)
+            raise error
         return "[[ ## word ## ]]\nwrong"
 
     program = nn.Predict("text -> word", instruction="Take a word of {text}.")
@@ -197,3 +199,4 @@ def test_a_row_that_never_gets_an_answer_is_not_asked_for_at_each_step(make):
     assert result.outcome
     assert asked
     assert set(Counter(asked).values()) == {1}
+    assert not [note for note in result.notes if "failed on" in note]  # no prompt is to blame
