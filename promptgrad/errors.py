@@ -97,6 +97,7 @@ __all__ = [
     "UnknownPriceError",
     "is_outage",
     "kind_of",
+    "may_be_paid",
     "recall",
 ]
 
@@ -302,7 +303,12 @@ class DeadlineError(PromptgradError, TimeoutError):
 
     Attributes:
         seconds: The time that there was.
+        replayed: Whether it comes from the journal of a run, in which there was no time for this call.
+        call: Key of the call in the journal of the run; empty outside of a run.
     """
+
+    replayed: bool = False
+    call: str = ""
 
     def __init__(self, message: str = "", *, seconds: float = 0.0) -> None:
         super().__init__(message or f"the {seconds:g} seconds of a deadline are over")
@@ -514,19 +520,30 @@ def is_outage(error: BaseException | None) -> bool:
     return isinstance(error, (LMError, DeadlineError, BudgetExceeded, JournalError, SandboxError, ImportError))
 
 
-def kind_of(error: LMError) -> str:
+def may_be_paid(error: BaseException) -> bool:
+    """Whether a call that ended so was given up by this side, so that its server may still answer it, and charge.
+
+    It was cancelled or too late for a `deadline`, its stream was left, or the server was silent for too long. A server
+    that failed or refused itself is another matter: what it charged is in `billed`, where it says so.
+    """
+    if isinstance(error, Exception):
+        return isinstance(error, LMTimeoutError) and not isinstance(error, LMStatusError)
+    return True
+
+
+def kind_of(error: LMError | DeadlineError) -> str:
     """The name under which `recall` makes an error again: that of the nearest class in this module."""
     return next(base.__name__ for base in type(error).__mro__ if base.__module__ == __name__)
 
 
-def recall(fact: Mapping[str, object]) -> LMError:
-    """An error of a language model that is on record: `type`, `message`, and its own facts, such as `status`."""
+def recall(fact: Mapping[str, object]) -> LMError | DeadlineError:
+    """The error of a call that is on record: `type`, `message`, and its own facts, such as `status`."""
     kind = globals().get(str(fact.get("type")))
-    if not (isinstance(kind, type) and issubclass(kind, LMError)):
+    if not (isinstance(kind, type) and issubclass(kind, (LMError, DeadlineError))):
         kind = LMError
-    error: LMError = kind(fact.get("message", ""))
+    error: LMError | DeadlineError = kind(str(fact.get("message", "")))
     error.replayed = True
-    for name in ("status", "body", "retry_after"):
+    for name in ("status", "body", "retry_after", "seconds"):
         if name in fact and hasattr(error, name):
             setattr(error, name, fact[name])
     return error

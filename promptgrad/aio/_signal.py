@@ -77,6 +77,11 @@ class Signal(Generic[T]):
         """Whether the result is there."""
         return self._waiters is None
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether a value is there, and not an error."""
+        return self._waiters is None and self._error is None
+
     def set(self, value: T) -> None:
         """Set the value and wake all waiters."""
         self._settle(value, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from promptgrad import aio, run
@@ -115,7 +116,7 @@ class LM(Hinted, metaclass=_Meta):
         All layers work as for `complete`: a streamed reply is cached, counted, journalled and recorded when it is
         complete, and one from a cache, a journal or a cassette comes in pieces too. A failure before the first piece is
         retried as usual; an error after it is raised. Leaving the loop early and closing the generator, or cancelling
-        the task, ends the request, which is then not journalled, though its provider may charge for it.
+        the task, ends the request, which is then not journalled; a budget counts it, as its provider may charge for it.
 
         Example:
             ```python
@@ -159,15 +160,12 @@ class LM(Hinted, metaclass=_Meta):
     def ask(self, request: Request) -> Coroutine[Any, Any, Completion]:
         """Answer a request, as `acall` does with less work for each call; in a run, with a note of a failure."""
         limit, active = time_limit.get(), run.current()
-        if limit is None and active is None:
-            return self.complete(request)
-        return self._ask_now(request) if limit is None else limit.hold(lambda: self._ask_now(request))
-
-    def _ask_now(self, request: Request) -> Coroutine[Any, Any, Completion]:
-        active = run.current()
         if active is None:
-            return self.complete(request)
-        return active.ask(request.digest(self.identity()), lambda: self.complete(request))
+            return self.complete(request) if limit is None else limit.hold(partial(self.complete, request))
+        key, answer = request.digest(self.identity()), partial(self.complete, request)
+        if limit is not None and not active.journal.has(key):  # a resumed run has its replies, however slow it is
+            answer = partial(limit.hold, answer)
+        return active.ask(key, answer)
 
     def forget(self, request: Request) -> None:
         """Forget the reply to a request wherever it is kept, because it was of no use: the next call asks anew."""

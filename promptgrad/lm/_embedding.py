@@ -231,7 +231,7 @@ class FunctionEmbedding(EmbeddingTransport):
                 given = await aio.awaited(self.fn(list(texts)))
             else:
                 given = await aio.in_thread(self.fn, list(texts))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised
             raise_as_ours(error, f"the function of the embedder {self.name!r}")
         try:
             vectors = np.asarray(given, dtype=np.float32)

@@ -27,8 +27,8 @@ class FunctionLM(Transport):
 
     A plain function runs in place, on the caller's thread or loop, so it must answer at once; one that waits should be
     `async`. An async generator yields its text in pieces, which `stream` passes on as they come. The number of tokens
-    is a quarter of the characters, the price is zero. What the function raises is the cause of an `LMError`: there was no
-    answer, for which no prompt is to blame. Errors of promptgrad's own stay what they are.
+    is a quarter of the characters, the price is zero. What the function raises is the cause of an `LMError`, since no
+    prompt is to blame for it; errors of promptgrad's own stay what they are.
 
     Args:
         fn: Function of the messages (a tuple of `Message`, which also support `m["role"]` and `m["content"]`), or of
@@ -75,7 +75,7 @@ class FunctionLM(Transport):
                     reply = self._joined(reply, request.listener)
                 if inspect.isawaitable(reply):
                     reply = await aio.awaited(reply)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised
             raise_as_ours(error, f"the function of LM {self.name!r}")
         if reply.__class__ is not str:
             if isinstance(reply, Completion):

@@ -10,7 +10,7 @@ from typing import Any
 
 from promptgrad import aio, run
 from promptgrad._numbers import is_number
-from promptgrad.errors import BudgetExceeded
+from promptgrad.errors import BudgetExceeded, LMError
 from promptgrad.lm._channel import REPLY_TOKENS, channel, estimate_tokens
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._layer import Layer, layered
@@ -202,7 +202,7 @@ class HedgedTransport(Transport):
                 if started is not None:
                     await started.stop()
             if reservation is not None:
-                reservation.release()
+                self._give_up(key, reservation, second)
 
     async def _wait(self, seconds: float) -> None:
         await self._sleep(seconds)
@@ -229,6 +229,19 @@ class HedgedTransport(Transport):
         elif paid is not None:
             for tracker in channel.get()[1]:
                 tracker.add(paid, self.name)
+
+    def _give_up(self, key: str, reservation: Any, second: Any) -> None:
+        """Count the second request of a race that ended without a reply."""
+        session = run.current()
+        if session is None or second is None:
+            reservation.release()
+            return
+        try:
+            paid = second.result().usage
+        except BaseException as error:  # noqa: BLE001 - the first one's is raised
+            session.also_failed(_second(key), reservation, error, cost(self.prices, 1, 1))
+        else:
+            self._book(key, reservation, paid)
 
     def __repr__(self) -> str:
         return repr(self.inner)
@@ -289,7 +302,7 @@ class _Race:
                 return self.leader
             for number, one in list(waiting.items()):
                 if one.done:
-                    if _succeeded(one):
+                    if one.succeeded:
                         return number
                     del waiting[number]
             if not waiting:
@@ -309,14 +322,6 @@ class _Ear(Listener):
         self._race.put(self._number, delta)
 
 
-def _succeeded(ended: aio.Signal[Completion]) -> bool:
-    try:
-        ended.result()
-    except BaseException:  # noqa: BLE001 - it is raised where it is awaited, if it counts
-        return False
-    return True
-
-
 def _cost_of(loser: aio.Signal[Completion], winner: Completion, prices: Prices | None) -> Usage | None:
     """What the other request cost: what it says, if it was answered too; its prompt, if it was cancelled."""
     import asyncio
@@ -326,8 +331,9 @@ def _cost_of(loser: aio.Signal[Completion], winner: Completion, prices: Prices |
     except asyncio.CancelledError:
         read = winner.usage.input_tokens
         return Usage(1, read, 0, cost(prices, read, 0))
-    except Exception:  # noqa: BLE001 - it failed, which is no cost
-        return None
+    except Exception as error:  # noqa: BLE001 - it failed, which is no cost unless its server says one
+        billed = error.billed if isinstance(error, LMError) else None
+        return Usage.from_dict(billed) if billed else None
 
 
 def _second(key: str) -> str:

@@ -66,11 +66,12 @@ class TimeLimit:
         try:
             if done.subscribe(wake) and timer.subscribe(wake):
                 await news
-            if done.done:
-                return done.result()
+            ended = done.done
         finally:
             await timer.stop()
             await stop()
+        if ended or done.succeeded:  # in the last moment: it is paid
+            return done.result()
         raise self.error()
 
     async def _wait(self, seconds: float) -> None:
@@ -107,11 +108,12 @@ class deadline(ContextDecorator):
         answer = program(question="...")
     ```
 
-    It holds for every call of an LM or an `Embedder` in the block, and in the tasks and workers that it starts, waits
-    of `Retry` and `Limit` included. A request in flight is ended at the server, too. A call that comes later is not
-    sent. Of blocks inside one another the earliest end counts. Code that calls no LM is not interrupted. In a run, a
-    call that was cancelled is lost as one at Ctrl-C is: it is sent again when the run is resumed. `async with` is the
-    same. Over a plain function, `@pg.deadline(5)`, it gives each call of it so much time. One object is for one block.
+    It holds for every call of an LM or an `Embedder` in the block, and in the tasks and workers that it starts,
+    waits of `Retry` and `Limit` included. A request in flight is ended at the server, too. A call that comes later
+    is not sent. Of blocks inside one another the earliest end counts. Code that calls no LM is not interrupted. In
+    a run, a call that was cancelled counts against the budget, as it may be paid, and is without a reply when the
+    run is resumed too. `async with` is the same. Over a plain function, `@pg.deadline(5)`, it gives each call of it
+    so much time. One object is for one block.
 
     Args:
         seconds: How long the calls may take, from the beginning of the block on.

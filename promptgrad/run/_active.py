@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from promptgrad import aio
 from promptgrad.aio import Signal
-from promptgrad.errors import BudgetExceeded, LMError
+from promptgrad.errors import BudgetExceeded, DeadlineError, LMError, may_be_paid
 from promptgrad.run._budget import Ledger, Reservation, current_phase
 from promptgrad.run._budget import phase as _phase
 from promptgrad.run._here import here
@@ -130,9 +130,10 @@ class ActiveRun:
             sent = True
             reply = await send()
         except BaseException as error:
-            reservation.release(error.billed if isinstance(error, LMError) else None)
+            billed = cost_of(error, usd) if sent else None
+            reservation.release(billed)
             if sent:
-                self.journal.failed(key, self.scope, error)
+                self.journal.failed(key, self.scope, error, billed)
             if isinstance(error, LMError):
                 error.call = key
             raise
@@ -155,6 +156,20 @@ class ActiveRun:
         reservation.commit(reply.get("usage") or _EMPTY)
         self.journal.call(key, self.scope, reply)
 
+    def also_failed(self, key: str, reservation: Reservation, error: BaseException, usd: float | None) -> None:
+        """Count a further request that was sent for a call in flight, and that brought no reply either.
+
+        Args:
+            key: Its key.
+            reservation: What was reserved for it.
+            error: How it ended.
+            usd: Its price as it was estimated.
+        """
+        billed = cost_of(error, usd)
+        reservation.release(billed)
+        if not isinstance(error, LMError):  # else the error of the call is on record, and is what is met again
+            self.journal.failed(key, self.scope, error, billed)
+
     async def ask(self, key: str, answer: Callable[[], Awaitable[T]]) -> T:
         """Ask a language model with all that is around it, and remember if there was no answer in the end.
 
@@ -167,6 +182,7 @@ class ActiveRun:
 
         Raises:
             LMError: There was no answer, now or in an earlier process of the run.
+            DeadlineError: There was no time for one, now or then.
         """
         journal = self.journal
         asked = key, self.scope, _row()
@@ -177,7 +193,7 @@ class ActiveRun:
                 raise failure
         try:
             found = await answer()
-        except LMError as error:
+        except (LMError, DeadlineError) as error:
             error.call = error.call or key
             journal.went_without(*asked, turn, error)
             raise
@@ -279,6 +295,20 @@ class ActiveRun:
 
     def __repr__(self) -> str:
         return f"<ActiveRun {self.scope or 'run'} of {self.journal!r}>"
+
+
+def cost_of(error: BaseException, usd: float | None) -> Mapping[str, Any] | None:
+    """The usage that a call which brought no reply counts with against the budget; None if it does not.
+
+    Args:
+        error: How it ended.
+        usd: Its price as it was estimated; what was given up cost nothing where calls are free, else it is not known.
+    """
+    if isinstance(error, LMError) and error.billed:
+        return error.billed
+    if may_be_paid(error):
+        return {"usd": 0.0} if usd == 0 else {}
+    return None
 
 
 def _row() -> str:

@@ -23,7 +23,9 @@ class Budget:
     """The most that a run may spend; None means no limit.
 
     Attributes:
-        calls: Paid calls. Exact: the call that would be one too many is not sent.
+        calls: Paid calls. Exact: the call that would be one too many is not sent. One that is given up (cancelled, too
+            late for a `deadline`, a stream that is left, a silence of `timeout=`) counts, since it may be paid; one
+            that the server refuses or fails at does not, unless it says what that cost.
         tokens: Tokens read and written. A call is sent only if its estimate still fits, and beside others only if the
             most that all of them may use fits. For requests with `max_tokens` the estimate is the most, and the limit
             holds; the length of other replies is known only afterwards, and the last one may pass the limit.
@@ -70,9 +72,10 @@ class Spent:
         sent: How many of the calls this process sent.
         replayed: How many were answered from the journal.
         failed: Requests sent besides, which brought no reply and are not counted among `calls`.
-        failed_tokens: Tokens of requests without a reply, as far as their servers say what they billed, in all
-            processes of the run (of a phase: in this one). They count against the limits, and not in `tokens`, by which
+        failed_calls: How many of them were billed, as their servers say, or may be, since they were given up, in all
+            processes of the run (of a phase: in this one). They count against the limits, and not in `calls`, by which
             a resumed run decides again as the first one did.
+        failed_tokens: Their tokens, as far as servers say them; also not in `tokens`.
         failed_usd: Their price, also not in `usd`; None if it is unknown for any of them.
         cached: How many a cache answered in this process. They cost nothing, but count as calls, so that the run
             repeats in the same way whatever the cache holds.
@@ -85,6 +88,7 @@ class Spent:
     replayed: int = 0
     failed: int = 0
     cached: int = 0
+    failed_calls: int = 0
     failed_tokens: int = 0
     failed_usd: float | None = 0.0
 
@@ -100,7 +104,7 @@ class _Account:
 
     def __init__(self) -> None:
         self.amounts = [0, 0, 0]
-        self.billed = [0, 0, 0]
+        self.billed = [0, 0, 0, 0]
         self.unpriced = self.sent = self.replayed = self.failed = self.cached = 0
 
     def add(self, calls: int, tokens: int, money: int, unpriced: int) -> None:
@@ -111,9 +115,10 @@ class _Account:
     def spent(self) -> Spent:
         calls, tokens, money = self.amounts
         usd = None if self.unpriced else money / _USD
-        lost, paid, unpriced = self.billed
+        lost, lost_tokens, paid, unpriced = self.billed
         lost_usd = None if unpriced else paid / _USD
-        return Spent(calls, tokens, usd, self.sent, self.replayed, self.failed, self.cached, lost, lost_usd)
+        counts = self.sent, self.replayed, self.failed, self.cached
+        return Spent(calls, tokens, usd, *counts, lost, lost_tokens, lost_usd)
 
 
 @contextmanager
@@ -141,8 +146,8 @@ def current_phase() -> str:
 class Ledger:
     """Keeps a budget: every call is reserved before it is sent, and committed with what it really used.
 
-    A call that brought no reply (an error, a timeout, a cancellation) is released again and counted apart; what the
-    server says that it cost counts against the limits, and in `spent.failed_tokens`. A
+    A call that brought no reply (an error, a timeout, a cancellation) is released again and counted apart; if its
+    server charged for it, or may, it counts against the limits, and in `spent.failed_calls` and `.failed_tokens`. A
     reply that comes from the journal counts as if it had been sent just now, so that a resumed run decides as the
     first one did; but what earlier processes paid counts against the limit of new calls from the start, so that
     all processes together stay within it.
@@ -171,9 +176,10 @@ class Ledger:
         self._reserved = [0, 0, 0]
         self._most = [0, 0, 0]  # what the calls in flight may use, `_reserved` being what they are taken for
         self._open = 0  # reservations that are neither committed nor released
-        calls, tokens, money, _ = journal.totals if journal is not None else (0, 0, 0, 0)
-        self._paid = [calls, tokens, money]
-        self._all.billed = [*journal.billed] if journal is not None else [0, 0, 0]
+        billed = journal.billed if journal is not None else (0, 0, 0, 0)
+        totals = journal.totals if journal is not None else (0, 0, 0, 0)
+        self._paid = [sum(pair) for pair in zip(totals[:3], billed[:3], strict=True)]
+        self._all.billed = [*billed]
         self._waiting: deque[aio.Signal[None]] = deque()
         self._clock = clock
         self._started = clock() - (journal.elapsed if journal is not None else 0.0)
@@ -326,17 +332,15 @@ class Ledger:
                 self._reserved[place] -= wanted[place]
                 self._most[place] -= largest[place]
             self._open -= 1
+            counted = billed if usage is None else usage
+            used = (0, 0, 0, 0) if counted is None else amounts(counted)
+            for place in range(3):
+                self._paid[place] += used[place]
             if usage is None:
-                cost = amounts(billed)[1:] if billed else (0, 0, 0)
-                self._paid[1] += cost[0]
-                self._paid[2] += cost[1]
                 for account in self._accounts():
                     account.failed += 1
-                    account.billed = [sum(pair) for pair in zip(account.billed, cost, strict=True)]
+                    account.billed = [sum(pair) for pair in zip(account.billed, used, strict=True)]
             else:
-                used = amounts(usage)
-                for place in range(3):
-                    self._paid[place] += used[place]
                 for account in self._accounts():
                     account.add(*used)
                     if usage.get("cached"):
@@ -369,7 +373,11 @@ class Reservation:
             self._ledger._settle(*self._amounts, usage)
 
     def release(self, billed: Mapping[str, Any] | None = None) -> None:
-        """Return the reserved amounts to the budget: the call brought no reply, though it may have been `billed`."""
+        """Return the reserved amounts to the budget: the call brought no reply.
+
+        Args:
+            billed: Its usage if it counts all the same, as far as it is known; None if it does not.
+        """
         if self._open:
             self._open = False
             self._ledger._settle(*self._amounts, None, billed)

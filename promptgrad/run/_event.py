@@ -8,9 +8,10 @@ from typing import Any
 
 from promptgrad.content import Audio, File, History, Image, Turn
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the file's format. Version 1 held replies of text alone, version 2 no checksums, version 3 did not say
-which row had got no answer, and version 4 had the bytes of images in the replies; all can be resumed."""
+which row had got no answer, version 4 had the bytes of images in the replies, and version 5 did not say which row had
+come too late for a `deadline`; all can be resumed."""
 SEALED = 3
 """The first version in which each line has a checksum."""
 BY_ROW = 4

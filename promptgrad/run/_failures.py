@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from promptgrad.errors import LMError, LMStatusError, kind_of, recall
+from promptgrad.errors import DeadlineError, LMError, LMStatusError, kind_of, recall
 
 
 def asker(row: str, turn: int) -> dict[str, Any]:
@@ -37,10 +37,12 @@ class Failures:
 
     @staticmethod
     def facts(error: BaseException) -> dict[str, Any]:
-        """What is written of an error; with a `message` if it is one of a language model, which `at` makes again."""
+        """What is written of an error; with a `message` if the run may go on without an answer, as `at` repeats it."""
         if isinstance(error, LMError):
             status = {"status": error.status} if isinstance(error, LMStatusError) else {}
             return {"error": kind_of(error), "message": str(error), **status}
+        if isinstance(error, DeadlineError):
+            return {"error": kind_of(error), "message": str(error), "seconds": error.seconds}
         # Ctrl-C and cancelled tasks do not say that the call failed: it may be answered, and paid
         return {"error": type(error).__name__, **({} if isinstance(error, Exception) else {"lost": True})}
 
@@ -82,7 +84,7 @@ class Failures:
 
     def at(
         self, place: int, key: str, scope: str, row: str | None = None, turn: int = 0, *, decided: bool
-    ) -> LMError | None:
+    ) -> LMError | DeadlineError | None:
         """The error of a call that failed for good, made again; `decided` where an ordered event follows.
 
         Scopes and rows run side by side: one may have gone on without the reply that another one got to the same

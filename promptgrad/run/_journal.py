@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from promptgrad.content import apart, together
-from promptgrad.errors import JournalError, LMError
+from promptgrad.errors import DeadlineError, JournalError, LMError
 from promptgrad.run._canonical import fold
 from promptgrad.run._event import (
     BY_ROW,
@@ -55,7 +55,8 @@ class Journal(JournalFile):
         path: The file, or None.
         resumed: Whether the file held events of an earlier process.
         lost: Calls that were in flight when an earlier process died, or when the run was stopped, as by Ctrl-C: they
-            may have been paid and are sent again.
+            may have been paid and are sent again. Those that were cancelled and without which the run went on are not
+            among them.
         paid: Number of paid calls on record.
 
     Raises:
@@ -76,7 +77,8 @@ class Journal(JournalFile):
         self._flying: dict[str, int] = {}
         self._failures = Failures()
         self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
-        self._billed = [0, 0, 0]  # of the failed ones among them: tokens, 1e-12 usd, how many without a price
+        self._billed = [0, 0, 0, 0]  # the same of calls that failed
+        self._given_up: list[tuple[int, ...]] = []  # the same of each that was cancelled since the last decision
         super().__init__(path, readonly=readonly)
         if not readonly and self._size == 0:
             self._write({"kind": "header", "schema": SCHEMA, "promptgrad": version(), "date": _now()})
@@ -199,10 +201,13 @@ class Journal(JournalFile):
         self._write({"kind": "send", "key": key, "t": self.elapsed})
         self._hand_over()
 
-    def failed(self, key: str, scope: str, error: BaseException) -> None:
-        """Write that a call that was sent brought no reply; it is lost if nobody waited for it any more."""
-        billed = {"usage": dict(error.billed)} if isinstance(error, LMError) and error.billed else {}
-        self._write({"kind": "fail", "key": key, "scope": scope, "t": self.elapsed, **Failures.facts(error), **billed})
+    def failed(self, key: str, scope: str, error: BaseException, billed: Mapping[str, Any] | None = None) -> None:
+        """Write that a call that was sent brought no reply, and its usage if it counts against the budget.
+
+        It is lost if it was cancelled and the run ended there; if the run went on, it is one of those that count.
+        """
+        usage = {} if billed is None else {"usage": dict(billed)}
+        self._write({"kind": "fail", "key": key, "scope": scope, "t": self.elapsed, **Failures.facts(error), **usage})
         self._hand_over()
 
     def withdraw(self, key: str | None = None) -> None:
@@ -217,7 +222,7 @@ class Journal(JournalFile):
         """Whether some row went on without an answer at this place, in this process or an earlier one."""
         return self._failures.has_rows(self._next)
 
-    def went_without(self, key: str, scope: str, row: str, turn: int, error: LMError) -> None:
+    def went_without(self, key: str, scope: str, row: str, turn: int, error: LMError | DeadlineError) -> None:
         """Write that a row got no answer to what it asked, whatever others got; in the part that is replayed it is."""
         facts = Failures.facts(error)
         with self._lock:
@@ -266,7 +271,7 @@ class Journal(JournalFile):
             if event["kind"] == "call":
                 yield event["key"], event["reply"]
 
-    def failure(self, key: str, scope: str, row: str | None = None, turn: int = 0) -> LMError | None:
+    def failure(self, key: str, scope: str, row: str | None = None, turn: int = 0) -> LMError | DeadlineError | None:
         """The error with which a call failed for good at this place of the run; None if it is to be answered or sent.
 
         It did if it got no reply before the next ordered event, and that event is on record or a keyed event names it
@@ -284,17 +289,18 @@ class Journal(JournalFile):
         return self._totals[0]
 
     @property
-    def billed(self) -> tuple[int, int, int]:
-        """What failed requests cost, as far as their servers say: tokens, 1e-12 usd, and how many without a price."""
-        tokens, money, unpriced = self._billed
-        return tokens, money, unpriced
+    def billed(self) -> tuple[int, int, int, int]:
+        """The sums over all calls that brought no reply and count against the budget: see `totals`.
+
+        The server says what it charged for them, or they were given up and it is not known. One that was cancelled is
+        among them if the run went on: an ordered event follows, of the same process.
+        """
+        calls, tokens, money, unpriced = self._billed
+        return calls, tokens, money, unpriced
 
     @property
     def totals(self) -> tuple[int, int, int, int]:
-        """The sums over all paid calls on record: calls, tokens, 1e-12 dollars, and calls whose price is unknown.
-
-        Tokens and dollars are also those of requests that failed, as far as their server told them.
-        """
+        """The sums over all paid calls on record: calls, tokens, 1e-12 dollars, and calls whose price is unknown."""
         calls, tokens, money, unpriced = self._totals
         return calls, tokens, money, unpriced
 
@@ -349,6 +355,10 @@ class Journal(JournalFile):
                     f"{self.path} is damaged: event {len(self._ordered)} is missing before {show(event)}"
                 )
             self._ordered.append(event)
+            for given_up in self._given_up:
+                self._count_billed(given_up)
+            self.lost -= len(self._given_up)
+            self._given_up.clear()
         elif kind == "call":
             key = event["key"]
             self._calls[key] = offset, length
@@ -368,11 +378,12 @@ class Journal(JournalFile):
         elif kind == "fail":
             if "row" not in event:  # else it is said of who asked, not of a call
                 self._flying.pop(event["key"], None)
-                billed = amounts(event["usage"])[1:] if event.get("usage") else ()
-                for place, amount in enumerate(billed):
-                    self._totals[place + 1] += amount
-                    self._billed[place] += amount
-            self.lost += event.get("lost") is True
+                billed = event.get("usage")
+                if event.get("lost") is True:
+                    self._given_up.append(amounts(billed or {}))
+                    self.lost += 1
+                elif billed is not None:
+                    self._count_billed(amounts(billed))
             self._failures.read(len(self._ordered), event)
         elif kind == "scope":
             self._scopes.setdefault(event["scope"], [0, 0])[event["event"] == "close"] += 1
@@ -381,10 +392,14 @@ class Journal(JournalFile):
             if event["schema"] >= SEALED and self._sealed_from is None:
                 self._sealed_from = offset
             if kind == "process":
+                self._given_up.clear()
                 self.lost = self._count_lost()
         elif "key" in event:
             self._keys[kind, event["key"]] = offset, length
             self._failures.read(len(self._ordered), event)
+
+    def _count_billed(self, used: tuple[int, ...]) -> None:
+        self._billed = [sum(pair) for pair in zip(self._billed, used, strict=True)]
 
     def _count_lost(self) -> int:
         self.lost += sum(self._flying.values())

@@ -366,10 +366,11 @@ class LMContract:
         threads = in_threads([partial(lm, request) for request in requests])
         self._same(alone, [completion.text for completion in threads], "in threads")
 
-    def test_a_call_that_is_given_up_is_not_paid(self, lm: LM, server: LoopbackLM) -> None:
-        """A cancelled call raises `CancelledError`, leaves no reservation behind, and may be made again.
+    def test_a_call_that_is_given_up_counts_once_at_most(self, lm: LM, server: LoopbackLM) -> None:
+        """A cancelled call raises `CancelledError`, and may be made again; the budget counts it if it was sent.
 
-        A call on the wire is cancelled when its request has arrived; any other, at several moments, if it is not over
+        Its server may charge for it, so it counts against the limits, and not among the calls that were answered. A
+        call on the wire is cancelled when its request has arrived; any other, at several moments, if it is not over
         by then.
         """
         server.hold()
@@ -390,13 +391,16 @@ class LMContract:
             must(not (in_flight or self.wire), "a cancelled call returned as if nothing had happened")
 
         moments = [[0.001] * 2000] if self.wire else [[0.0], [0.0] * 2, [0.0] * 5, [0.001]]
-        with run.active(ledger=run.Ledger(run.Budget(calls=1))) as session:
+        with run.active(ledger=run.Ledger(run.Budget(calls=len(moments) + 1))) as session:
             for waits in moments:
                 asyncio.run(give_up(waits))
             again = lm(self.request())
             spent = session.ledger.spent
         must(type(again.text) is str, "after a cancelled call the same request was not answered")
         must(spent.calls == 1, f"a cancelled call and one that was answered count as {spent.calls} calls")
+        arrived = max(0, server.received - 1)
+        counts = f"of {len(moments)} cancelled calls {arrived} arrived, and {spent.failed_calls} were counted"
+        must(arrived <= spent.failed_calls <= len(moments), counts)
 
     # ---- errors
 
@@ -625,7 +629,7 @@ class LMContract:
         must(not self.wire or server.received == 1, f"one request was sent {server.received} times")
 
     def test_a_stream_that_is_left_leaves_nothing(self, lm: LM) -> None:
-        """A stream whose reader leaves holds no reservation; the request may be made again."""
+        """A stream whose reader leaves is counted, as its server may charge for it; the request may be made again."""
 
         async def leave() -> None:
             events = lm.stream(self.request())
@@ -633,12 +637,13 @@ class LMContract:
                 break
             await events.aclose()
 
-        with run.active(ledger=run.Ledger(run.Budget(calls=1))) as session:
+        with run.active(ledger=run.Ledger(run.Budget(calls=2))) as session:
             asyncio.run(leave())
             again = lm(self.request())
             spent = session.ledger.spent
         must(type(again.text) is str, "after a stream that was left the same request was not answered")
         must(spent.calls == 1, f"a stream that was left and a call count as {spent.calls} calls")
+        must(spent.failed_calls == spent.failed, f"{spent.failed} calls were given up, {spent.failed_calls} counted")
 
     # ---- the end
 

@@ -199,7 +199,9 @@ class FitResult:
         shown = ", ".join(f"{count} {label}" for count, label in parts if count)
         whence = f" ({shown})" if self.spent.cached or self.spent.replayed else ""
         lost = f", {self.lost} lost in flight and perhaps paid twice" if self.lost else ""
-        billed = f" ({self.spent.failed_tokens} tokens besides)" if self.spent.failed_tokens else ""
+        besides = {"calls": self.spent.failed_calls, "tokens": self.spent.failed_tokens}
+        told = ", ".join(f"{count} {kind}" for kind, count in besides.items() if count)
+        billed = f" ({told} besides)" if told else ""
         failed = f", {self.spent.failed} failed{billed}" if self.spent.failed or billed else ""
         spent = f"{self.calls} LM calls{whence}{failed}{lost}, {self.tokens} tokens, {usd}, {self.seconds:.1f} s"
         lines.append(f"  {'cost':<12} {spent}")

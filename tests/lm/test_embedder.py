@@ -298,7 +298,9 @@ class TestFunctions:
         async def waiting(texts):
             plain(texts)
 
-        with pytest.raises(LMError, match="the function of the embedder '.*' raised ConnectionResetError: mine") as got:
+        with pytest.raises(
+            LMError, match=r"the function of the embedder '.*' raised ConnectionResetError: mine"
+        ) as got:
             Embedder(waiting if waits else plain)(["a"])
         assert isinstance(got.value.__cause__, ConnectionResetError)
 

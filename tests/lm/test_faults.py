@@ -469,6 +469,20 @@ def test_counts_are_those_of_the_server(server):
     assert (stats["requests"], stats["in_flight"]) == (server.received, 0)
 
 
+@pytest.mark.parametrize(("answer", "kind", "received"), [(Hang(), "silent", 3), (Status(504), "too slow", 7)])
+def test_a_silence_counts_against_a_budget_of_calls_and_what_the_server_says_does_not(server, answer, kind, received):
+    """What was silent may still be running there, and be billed."""
+    server.script(*[answer] * 7)
+    lm = HTTP("m", server.url, timeout=0.05)
+    with run.active(ledger=run.Ledger(run.Budget(calls=3))) as session:
+        for number in range(7):
+            with pytest.raises((errors.LMTimeoutError, errors.BudgetExceeded)):
+                lm(f"{kind} {number}")
+        spent = session.ledger.spent
+    assert server.received == spent.failed == received
+    assert (spent.calls, spent.failed_calls) == (0, 3 if kind == "silent" else 0)
+
+
 def event(**chunk):
     return f"data: {json.dumps(chunk)}\n\n"
 
@@ -481,20 +495,24 @@ BILLED = {
 }
 
 
+@pytest.mark.parametrize("kind", ["calls", "tokens"])
 @pytest.mark.parametrize("name", BILLED)
-def test_what_a_failed_request_cost_counts_as_far_as_it_is_known(server, tmp_path, name):
+def test_what_a_failed_request_cost_counts_as_far_as_it_is_known(server, tmp_path, name, kind):
     path, lm = tmp_path / "j", HTTP("m", server.url, prices=(1.0, 2.0))
     server.script(*[BILLED[name]] * 9)
     for wanted in (3, 5):  # the second process goes on with what the first one left
         with run.Journal(path) as journal:
-            ledger = run.Ledger(run.Budget(tokens=wanted * 100), journal)
+            budget = run.Budget(calls=wanted) if kind == "calls" else run.Budget(tokens=wanted * 100)
+            ledger = run.Ledger(budget, journal)
             with run.active(journal=journal, ledger=ledger):
                 for number in range(9):
                     with contextlib.suppress(errors.LMError, errors.BudgetExceeded):
                         lm(f"{wanted} {number}", max_tokens=8)
         assert server.received == wanted
-        assert journal.totals[1:3] == (wanted * 100, wanted * 130 * 10**6)
+        assert journal.billed == (wanted, wanted * 100, wanted * 130 * 10**6, 0)
+        assert journal.totals == (0, 0, 0, 0)
         spent = ledger.spent
+        assert (spent.calls, spent.failed_calls) == (0, wanted)
         assert spent.failed == (3 if wanted == 3 else 2)
         assert (spent.tokens, spent.failed_tokens, spent.failed_usd) == (0, wanted * 100, wanted * 130 / 1e6)
         again = run.Ledger(run.Budget(), run.Journal(path, readonly=True)).spent

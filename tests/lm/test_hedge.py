@@ -1,6 +1,7 @@
 """`Hedge`: the second request, what ends at the server, what is counted, journals, streams, failures."""
 
 import asyncio
+import json
 import threading
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ from promptgrad.lm import (
     replay,
     track_usage,
 )
-from promptgrad.testing import Delay, Hang, Reply, Status
+from promptgrad.testing import Delay, Garbage, Hang, Reply, Status
 
 
 def once_there_are(requests, server):
@@ -149,7 +150,7 @@ def test_arguments(server, arguments):
         Hedge(HTTP("m", server.url), **arguments)
 
 
-def test_a_caller_that_leaves_ends_both(hedged, server):
+def test_a_caller_that_leaves_ends_both(hedged, server, tmp_path):
     server.script(Hang(), Hang())
 
     async def leave():
@@ -158,8 +159,14 @@ def test_a_caller_that_leaves_ends_both(hedged, server):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    asyncio.run(leave())
-    server.wait_idle()
+    with run.Journal(tmp_path / "run.jsonl") as journal, run.active(journal=journal) as active:
+        asyncio.run(leave())
+        server.wait_idle()
+        spent = active.ledger.spent
+        assert (spent.calls, spent.failed, spent.failed_calls) == (0, 2, 2)  # both may be charged for
+        assert (journal.billed, journal.lost) == ((0, 0, 0, 0), 2)
+        journal.append("decided")
+        assert (journal.billed, journal.lost) == ((2, 0, 0, 2), 0)
 
 
 class TestRuns:
@@ -193,6 +200,14 @@ class TestRuns:
 
         assert once() == once()
         assert server.received == 2
+
+    def test_a_failed_second_request_costs_what_its_server_says(self, hedged, server):
+        used = {"prompt_tokens": 7, "completion_tokens": 3}
+        failed = Garbage(json.dumps({"choices": [], "usage": used}).encode())
+        server.script(Delay(0.05, "there"), failed)
+        with run.active() as active, both_in_flight(server):
+            assert hedged()("q").text == "there"
+            assert (active.ledger.spent.calls, active.ledger.spent.tokens) == (2, 12)
 
     def test_a_failed_second_request_costs_nothing(self, hedged, server):
         server.script(Delay(0.05, "there"), Status(503))

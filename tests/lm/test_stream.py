@@ -265,7 +265,30 @@ def test_a_stream_that_is_left_is_a_lost_call_of_its_run():
         asyncio.run(leave())
         (failure,) = [event for event in session.journal.events() if event["kind"] == "fail"]
         assert (failure["error"], failure["lost"]) == ("CancelledError", True)
-        assert (session.ledger.spent.failed, session.ledger.spent.calls) == (1, 0)
+        spent = session.ledger.spent
+        assert (spent.failed, spent.failed_calls, spent.calls) == (1, 1, 0)
+        assert spent.failed_usd == 0.0  # it is free
+
+
+def test_streams_that_are_left_count_against_a_budget_of_calls():
+    asked = []
+
+    async def answer(request: Request):
+        asked.append(request)
+        request.listener.put(TextDelta("a"))
+        await asyncio.sleep(60)
+
+    async def leave():
+        stream = FunctionLM(answer, name="f").stream(HI)
+        assert await anext(stream) == TextDelta("a")
+        await stream.aclose()
+
+    with run.active(ledger=run.Ledger(run.Budget(calls=2))):
+        for _ in range(2):
+            asyncio.run(leave())
+        with pytest.raises(BudgetExceeded, match="2 spent or in flight"):
+            asyncio.run(leave())
+    assert len(asked) == 2
 
 
 def test_a_listener_is_no_part_of_a_request():

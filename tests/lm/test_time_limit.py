@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
 import promptgrad as pg
 from promptgrad import aio, nn, run
-from promptgrad.errors import DeadlineError, LMError, is_outage
+from promptgrad.errors import BudgetExceeded, DeadlineError, LMError, is_outage
 from promptgrad.lm import HTTP, Cache, Fallback, FunctionLM, Limit, Request, Retry, TextDelta
 from promptgrad.testing import Hang, LoopbackLM, Reply, Status
 
@@ -169,6 +170,102 @@ def test_in_a_run_it_is_lost_and_sent_again_when_it_is_resumed(silent, bell, tmp
     with run.Journal(tmp_path / "run.jsonl") as journal, run.active(journal=journal) as active:
         assert active.journal.lost == 1
         assert lm("q").text == "there"
+
+
+def test_what_was_cancelled_counts_against_a_budget_of_calls(silent):
+    """It has reached the server, which may charge for it: 40 requests do not fit a budget of 25."""
+    lm = HTTP("m", silent.url)
+
+    async def ask(question):
+        try:
+            return await lm.acall(question)
+        except (DeadlineError, BudgetExceeded) as error:
+            return type(error)
+
+    def block(number):
+        bell = Bell()
+        thread = ring_after(silent, min(25, 5 * number + 5), bell)
+        with deadline(5, bell):
+            found = aio.run(aio.gather([partial(ask, f"{number} {place}") for place in range(5)]))
+        bell.ring()
+        thread.join()
+        return found
+
+    with run.active(ledger=run.Ledger(run.Budget(calls=25))) as active:
+        ended = [block(number) for number in range(8)]
+        spent = active.ledger.spent
+    assert silent.received == 25
+    assert [set(found) for found in ended] == [{DeadlineError}] * 5 + [{BudgetExceeded}] * 3
+    assert (spent.calls, spent.failed, spent.failed_calls) == (0, 25, 25)
+    assert (spent.failed_tokens, spent.failed_usd) == (0, None)  # nobody knows
+
+
+def test_a_resumed_run_goes_on_without_the_same_calls_and_counts_them(silent, bell, tmp_path):
+    lm, path = HTTP("m", silent.url), tmp_path / "run.jsonl"
+
+    def process(*questions):
+        found = []
+        with run.Journal(path) as journal, run.active(journal=journal, ledger=run.Ledger(BUDGET, journal)) as active:
+            for question in questions:
+                try:
+                    with deadline(5, bell):
+                        found.append(lm(question).text)
+                except DeadlineError as error:
+                    found.append((str(error), error.seconds))
+                if question != "open":
+                    journal.append("decided", on=question)
+            return found, active.ledger.spent, active.journal.lost
+
+    thread = ring_after(silent, 1, bell)
+    first, spent, lost = process("late")
+    thread.join()
+    late = ("the 5 seconds of deadline() are over", 5)
+    assert (first, spent.calls, spent.failed_calls, lost) == ([late], 0, 1, 0)
+
+    bell.rung = aio.Signal()
+    thread = ring_after(silent, 2, bell)
+    again, spent, lost = process("late", "open")  # and ends while it waits, before anything is decided
+    thread.join()
+    assert (again, spent.failed_calls, lost) == ([late, late], 2, 1)
+
+    silent.respond = "there"
+    bell.rung = aio.Signal()
+    found, spent, lost = process("late", "open", "another", "third")
+    assert found == [late, "there", "there", "there"]  # what was open is asked again
+    assert silent.received == 5
+    assert (spent.calls, spent.failed_calls, lost) == (3, 1, 1)
+    with run.Journal(path) as journal, run.active(journal=journal, ledger=run.Ledger(BUDGET, journal)):
+        assert (journal.billed, journal.paid) == ((1, 0, 0, 1), 3)
+        with pytest.raises(BudgetExceeded):
+            lm("fourth")
+
+
+BUDGET = run.Budget(calls=4)
+
+
+def test_a_resumed_run_has_its_replies_however_slow_it_is(server, bell, tmp_path):
+    lm = HTTP("m", server.url)
+    for _ in range(2):
+        with run.Journal(tmp_path / "run.jsonl") as journal, run.active(journal=journal), deadline(5, bell):
+            assert lm("q").text == "echo q"
+            bell.now += 1000  # in the first process behind the reply, in the second one before it
+            if journal.resumed:
+                assert lm("q").text == "echo q"
+    assert server.received == 1
+
+
+def test_a_reply_of_the_last_moment_is_not_thrown_away(bell):
+    """It is paid, and a run has it in its journal."""
+
+    async def answer(messages):
+        bell.ring()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return "there"
+
+    with deadline(5, bell):
+        assert asyncio.run(FunctionLM(answer, name="f").acall("q")).text == "there"
 
 
 def test_an_embedder_keeps_it_too(silent, bell):

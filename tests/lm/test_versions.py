@@ -56,7 +56,7 @@ def test_a_journal_of_0_1_is_resumed_and_goes_on_in_the_new_shape(tmp_path):
         assert lm("hi") == Completion.from_dict(OLD_REPLY)
         assert session.ledger.spent.tokens == 11
         assert FunctionLM(lambda messages: RICH, name="g")("hi").tool_calls
-    assert [event["schema"] for event in lines(path) if event["kind"] in ("header", "process")] == [1, 5]
+    assert [event["schema"] for event in lines(path) if event["kind"] in ("header", "process")] == [1, 6]
     with run.Journal(path) as journal, run.active(journal=journal):
         assert FunctionLM(unasked, name="g")("hi").content == RICH.content
 
@@ -64,7 +64,7 @@ def test_a_journal_of_0_1_is_resumed_and_goes_on_in_the_new_shape(tmp_path):
 def test_a_journal_that_a_later_version_has_gone_on_with_is_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_text('{"kind":"header","schema":1}\n{"kind":"process","schema":99,"lost":0}\n')
-    with pytest.raises(JournalError, match="schema 99 and this version reads up to 5: upgrade promptgrad"):
+    with pytest.raises(JournalError, match="schema 99 and this version reads up to 6: upgrade promptgrad"):
         run.Journal(path)
 
 
