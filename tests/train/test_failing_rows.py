@@ -46,10 +46,12 @@ def test_nothing_is_said_where_nothing_failed(world):
 
 
 def test_a_budget_that_is_too_small_says_what_to_do(world):
-    model = world.Program().to(lm.FunctionLM(world.answer, name="simulated"))
+    asked = []
+    model = world.Program().to(lm.FunctionLM(lambda messages: asked.append(messages), name="simulated"))
     run = Trainer(model, optim.TGD(model.parameters()), metric=world.metric, budget=Budget(calls=20))
     with pytest.raises(pg.errors.BudgetExceeded, match=r"give a larger budget .* or fewer validation examples"):
         run.fit(world.examples(12), world.examples(20, seed=1))
+    assert not asked  # it is known before anything is sent
 
 
 def test_bootstrapping_runs_what_a_small_budget_pays_for():
