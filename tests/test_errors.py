@@ -15,7 +15,7 @@ def _classes():
 
 
 def test_all_names_every_exception():
-    assert sorted([*_classes(), "FATAL", "is_outage", "kind_of", "recall"]) == sorted(errors.__all__)
+    assert sorted([*_classes(), "FATAL", "is_outage", "kind_of", "may_be_paid", "recall"]) == sorted(errors.__all__)
 
 
 def test_every_exception_has_the_common_base_and_a_docstring():

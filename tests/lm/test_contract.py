@@ -46,6 +46,10 @@ def out_of_time(messages):
     raise LMTimeoutError("nobody answers")
 
 
+def unreachable(messages):
+    raise LMConnectionError("nobody is there")
+
+
 async def too_long(request):
     raise ContextWindowError("the prompt is too long", status=400)
 
@@ -71,10 +75,10 @@ class TestFallback(LMContract):
     test_a_run_pays_once = test_a_cassette_repeats_it = test_a_stream_is_journalled_like_a_call = None
 
     def make(self):
-        return Fallback(FunctionLM(out_of_time), FunctionLM(last))
+        return Fallback(FunctionLM(unreachable), FunctionLM(last))
 
     def different(self):
-        return [Fallback(FunctionLM(last), FunctionLM(out_of_time)), Fallback(FunctionLM(last), FunctionLM(echo))]
+        return [Fallback(FunctionLM(last), FunctionLM(unreachable)), Fallback(FunctionLM(last), FunctionLM(echo))]
 
     def failing(self):
         return [(Fallback(FunctionLM(too_long), FunctionLM(last)), ContextWindowError)]

@@ -71,6 +71,7 @@ class TestKinds:
             AuthenticationError("x", status=401),
             BillingError("x", status=402),
             BadRequestError("no such model", status=404),
+            ConnectionResetError("of the function's own client"),
         ],
     )
     def test_what_may_pass_elsewhere_goes_on(self, error):
@@ -87,7 +88,6 @@ class TestKinds:
             ReplayError("x"),
             NoLMError("x"),
             BudgetExceeded(kind="calls"),
-            ValueError("a fault of the program"),
         ],
     )
     def test_what_would_fail_there_too_does_not(self, error):
