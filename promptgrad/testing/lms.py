@@ -643,7 +643,7 @@ class LMContract:
             spent = session.ledger.spent
         must(type(again.text) is str, "after a stream that was left the same request was not answered")
         must(spent.calls == 1, f"a stream that was left and a call count as {spent.calls} calls")
-        must(spent.failed_calls == spent.failed, f"{spent.failed} calls were given up, {spent.failed_calls} counted")
+        must(spent.failed_calls <= 1, f"a stream that was left counts as {spent.failed_calls} calls")
 
     # ---- the end
 

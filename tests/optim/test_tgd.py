@@ -171,7 +171,9 @@ class TestOneStep:
 
         model = predict()
         report = optim.TGD(model.parameters(), lm=lm.FunctionLM(fails)).step()
-        assert f"no answer: {type(error).__name__}: {error}" in report.changes[0].reason
+        assert (
+            f"no answer: the function of LM 'fails' raised {type(error).__name__}: {error}" in report.changes[0].reason
+        )
         assert model.instruction.data == "Take a word from {text}."
 
     @pytest.mark.parametrize(
