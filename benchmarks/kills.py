@@ -305,19 +305,22 @@ def sent_again(events: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def lost_in(events: Sequence[Mapping[str, Any]]) -> int:
-    """Calls that were sent and of which nothing more was written before their process ended."""
+    """Calls that were in flight when their process ended: nothing more was written of them, nor of the run."""
     flying: Counter[str] = Counter()
-    lost = 0
+    lost = given_up = 0
     for event in events:
         if event["kind"] == "send":
             flying[event["key"]] += 1
         elif event["kind"] in ("call", "fail") and "row" not in event:
             flying.pop(event["key"], None)
-            lost += event.get("lost") is True
+            given_up += event.get("lost") is True
+        elif "seq" in event:  # the run went on without what was given up
+            given_up = 0
         elif event["kind"] == "process":
-            lost += flying.total()
+            lost += flying.total() + given_up
+            given_up = 0
             flying.clear()
-    return lost
+    return lost + given_up
 
 
 def do(job: Job) -> list[dict[str, Any]]:

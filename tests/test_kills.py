@@ -44,6 +44,8 @@ def test_the_calls_that_were_lost_are_counted_by_process(kills):
     assert kills.lost_in([send, call, process, send, process, send, call]) == 1
     assert kills.lost_in([send, {"kind": "fail", "key": "k", "lost": True}, process]) == 1
     assert kills.lost_in([send, send, process]) == 2
+    decision = {"kind": "decision", "seq": 0}
+    assert kills.lost_in([send, {"kind": "fail", "key": "k", "lost": True}, decision, process]) == 0
 
 
 def test_what_is_said_of_a_row_ends_no_call_in_flight(kills):

@@ -109,7 +109,7 @@ def sent_once(done: Done, what: str) -> None:
 
 
 def lost_in(lines: Sequence[bytes]) -> int:
-    """Calls in flight at the end of a journal, or given up before."""
+    """Calls in flight at the end of a journal, or given up since the last decision."""
     stopped = 0
     flying: Counter[str] = Counter()
     for event in map(json.loads, lines):
@@ -118,6 +118,8 @@ def lost_in(lines: Sequence[bytes]) -> int:
         elif event["kind"] in ("call", "fail") and "row" not in event:
             flying.pop(event["key"], None)
             stopped += event.get("lost") is True
+        elif "seq" in event:
+            stopped = 0
     return stopped + flying.total()
 
 
