@@ -51,7 +51,7 @@ class Format:
     is_varied = False
     """Whether `options` or `for_call` say something."""
     begins: tuple[str, ...] = ()
-    """How a reply begins that is as asked for; in one the end of a thought alone, such as `</think>`, is a text."""
+    """How a reply begins that is as asked for: that is no thought, and the end of one alone, `</think>`, is a text."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -350,7 +350,7 @@ class Adapter:
         reply = form.reply_signature
         response_format = None if reply is None else self.response_format(reply)
         remind = bool(form.aside) or not complete
-        return Compiled(self, form, Prefix(messages), response_format, skipped, remind=remind)
+        return Compiled(self, form, Prefix(messages, form.begins), response_format, skipped, remind=remind)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_formats", "_compiled")}

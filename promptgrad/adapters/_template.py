@@ -10,7 +10,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
-from promptgrad.adapters._read import Reader
+from promptgrad.adapters._read import Reader, reader
 from promptgrad.adapters._shield import guard, shield, unguard
 from promptgrad.adapters._values import listed, missing_input, writer
 from promptgrad.errors import InputError, ParseError, SignatureError
@@ -61,6 +61,7 @@ class TemplateFormat(Format):
         self._writers = {name: writer(field) for name, field in signature.fields.items()}
         outputs = signature.outputs
         self._readers = {name: Reader(field) for name, field in outputs.items() if not field.is_text}
+        self._texts = {name: reader(field) for name, field in outputs.items() if field.is_text}
         names = _names(adapter.user_pieces)
         places = [name for name in names if name != _INSTRUCTION or name in signature.inputs]
         _check_places(places, signature.inputs, "the template", "input")
@@ -166,7 +167,10 @@ class TemplateFormat(Format):
         read = self._readers.get(field.name)
         if read is not None:
             return read(value) if isinstance(value, str) else read.value(value)
-        return field.validate(self.text_of(field.name, value) if isinstance(value, str) else value)
+        if not isinstance(value, str):
+            return field.validate(value)
+        text, check = self.text_of(field.name, value), self._texts[field.name]
+        return text if check is None else check(text)
 
     def _found(self, reply: str) -> Mapping[str, Any]:
         parse = self._adapter.rule

@@ -8,6 +8,7 @@ from typing import Any
 
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
 from promptgrad.adapters._shield import EDGE, THOUGHTS, unguard, unguard_start
+from promptgrad.adapters._values import is_verbatim
 from promptgrad.signature import Field
 
 _AT_THE_START = (
@@ -106,7 +107,7 @@ class TemplateFeed(ReplyFeed):
         def read(text: str) -> Any:
             return self._read(field, text)
 
-        if not field.is_text:
+        if not is_verbatim(field):
             return TypedBody(field, _whole, read)
         return TextBody(name, _whole, EDGE, unguard_start, read, thoughts)
 

@@ -131,8 +131,9 @@ class LM(Hinted, metaclass=_Meta):
         Raises:
             LMError, BudgetExceeded: As `complete`.
         """
-        listener = Listener()
-        reply = aio.start(self.ask, Request.of(prompt, **options).replace(listener=listener))
+        request = Request.of(prompt, **options)
+        listener = Listener(begins=request.prefix.begins)
+        reply = aio.start(self.ask, request.replace(listener=listener))
         try:
             async for delta in listener.until(reply):
                 yield delta

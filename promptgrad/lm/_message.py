@@ -145,24 +145,28 @@ class Prefix:
 
     Args:
         messages: The messages, as `Message` objects or mappings with `role` and `content`.
+        begins: As of the attribute.
 
     Attributes:
         messages: The messages.
+        begins: How a reply begins that is as they ask for, which is then no thought, as `<thinking>`. It is not sent.
         encoded: Their bytes, ASCII as `json_messages` gives it.
         is_text: True if they hold nothing but text.
         weight: The most tokens that they are.
     """
 
-    __slots__ = ("__weakref__", "_state", "encoded", "is_text", "messages", "weight")
+    __slots__ = ("__weakref__", "_state", "begins", "encoded", "is_text", "messages", "weight")
 
     messages: tuple[Message, ...]
+    begins: tuple[str, ...]
     encoded: bytes
     is_text: bool
     weight: int
     _state: Any
 
-    def __init__(self, messages: Iterable[MessageLike] = ()) -> None:
+    def __init__(self, messages: Iterable[MessageLike] = (), begins: tuple[str, ...] = ()) -> None:
         put = object.__setattr__
+        put(self, "begins", begins)
         put(self, "messages", tuple(to_message(m) for m in messages))
         put(self, "encoded", json_messages(self.messages).encode("ascii"))
         put(self, "is_text", is_text(self.messages))
@@ -190,8 +194,8 @@ class Prefix:
     def __hash__(self) -> int:
         return hash(self.encoded)
 
-    def __reduce__(self) -> tuple[type[Prefix], tuple[tuple[Message, ...]]]:
-        return (Prefix, (self.messages,))
+    def __reduce__(self) -> tuple[type[Prefix], tuple[tuple[Message, ...], tuple[str, ...]]]:
+        return (Prefix, (self.messages, self.begins))
 
     def __repr__(self) -> str:
         return f"Prefix({len(self.messages)} messages, {self.copy().hexdigest()[:8]})"

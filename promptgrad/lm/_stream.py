@@ -106,15 +106,16 @@ class Listener:
     Args:
         hear: Function that gets each piece at once, in the thread of the transport; without one, `until` yields them,
             of which at most 256 wait.
+        begins: How a reply begins that is as asked for, as of `Prefix`.
 
     Attributes:
         started: True once a piece has come, so that the request can no longer be sent again unnoticed.
     """
 
-    def __init__(self, hear: Callable[[Delta], object] | None = None) -> None:
+    def __init__(self, hear: Callable[[Delta], object] | None = None, begins: tuple[str, ...] = ()) -> None:
         self.started = False
         self._waiting = _Waiting()
-        self._feed = ThinkingFeed()
+        self._feed = ThinkingFeed(begins)
         self._is_past = False  # the answer has begun
         self._news: Signal[None] = Signal()
         self._hear: Callable[[Delta], object] = self._waiting.put if hear is None else hear

@@ -79,7 +79,7 @@ def without_thinking(
         completion: The reply.
         named: Names of fields that were asked for: tags of these names belong to the answer.
         prompt: What was sent. A tag such as `<reasoning>` that it mentions was asked for and belongs to the answer.
-        begins: How an answer begins that is as asked for: a closing tag in it ends no thought.
+        begins: How an answer begins that is as asked for: that is no thought, and a closing tag in it ends none.
     """
     content = completion.content
     if content.__class__ is str and not may_think(content):
@@ -149,12 +149,12 @@ def split_thinking(
     thoughts: list[str] = []
     rest = text
     for _ in range(_MOST_BLOCKS):
-        found = _leading(rest, named, prompt)
+        found = None if rest.lstrip(_UNSEEN).startswith(begins) else _leading(rest, named, prompt)
         if found is None:
             break
         thought, rest = found
         thoughts.append(thought)
-    lone = None if begins and rest.lstrip().startswith(begins) else _up_to_a_lone_end(rest, named, prompt)
+    lone = None if rest.lstrip(_UNSEEN).startswith(begins) else _up_to_a_lone_end(rest, named, prompt)
     if lone:
         thoughts.append(lone[0])
         rest = lone[1]
@@ -296,9 +296,13 @@ class ThinkingFeed:
     """Tells thoughts from answer in a text that comes in pieces: those at its beginning, in tags or special tokens.
 
     What only the whole text shows, such as an end without a beginning, stays in the answer's pieces.
+
+    Args:
+        begins: As for `without_thinking`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begins: tuple[str, ...] = ()) -> None:
+        self._begins = begins
         self._held = ""
         self._state = "start"
         self._end: re.Pattern[str] = _CLOSED_TAG
@@ -338,8 +342,10 @@ class ThinkingFeed:
         if not text:
             self._state = "start" if len(self._held) < _LONGEST_START else "answer"
             return
-        if text[0] not in _FIRST_SIGNS:
+        if text[0] not in _FIRST_SIGNS or text.startswith(self._begins):
             self._state = "answer"
+            return
+        if any(begin.startswith(text) for begin in self._begins):
             return
         tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
         sign = next((opens for opens in _SIGNS if not opens[0].isalpha() and text.startswith(opens)), "")

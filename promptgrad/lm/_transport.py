@@ -108,6 +108,7 @@ class Transport(LM):
 def _thoughts_apart(completion: Completion, request: Request) -> Completion:
     """The reply, and the other samples in it, without thoughts in the text."""
     sent = "\n".join([message.text for message in request.messages])
-    more = tuple([without_thinking(other, prompt=sent) for other in completion.more])
-    apart = without_thinking(completion, prompt=sent)
+    begins = request.prefix.begins
+    more = tuple([without_thinking(other, prompt=sent, begins=begins) for other in completion.more])
+    apart = without_thinking(completion, prompt=sent, begins=begins)
     return replace(apart, more=more) if more else apart

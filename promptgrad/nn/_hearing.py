@@ -122,7 +122,7 @@ class HeardCall(_Heard, Companion):
     async def _listen(self, request: Request) -> Completion:
         """Ask the language model, and tell what its reply holds as it is written."""
         self._feed = self._compiled.feed()
-        listener = Listener(self._hear)
+        listener = Listener(self._hear, request.prefix.begins)
         completion = await self._ask(request.replace(listener=listener))
         listener.finish(self._compiled.answer(completion))
         if self._failure is not None:

@@ -13,7 +13,7 @@ from promptgrad import nn
 from promptgrad.adapters import get_adapter, template
 from promptgrad.data import Example
 from promptgrad.errors import InputError, ParseError, SignatureError
-from promptgrad.lm import HTTP
+from promptgrad.lm import HTTP, FunctionLM
 from promptgrad.signature import Field, Signature, make_signature
 from promptgrad.testing import LoopbackLM
 from tests.adapters.test_roundtrip import CASES, same
@@ -182,3 +182,19 @@ def test_a_program_asks_and_asks_again() -> None:
         assert predict(question="3+3", notes=[]).answer == 6
         again = server.requests[-1].messages[-1]["content"]
     assert again.endswith("Reply again, in full, in this form:\nThought: {reasoning}\nAnswer: {answer}")
+
+
+@pytest.mark.parametrize("reply", [None, "Here: {code}"])
+def test_a_fence_around_code_is_taken_off(reply: str | None) -> None:
+    step = nn.Predict('task -> code: Code["python"]', adapter=template("{task}", reply=reply), retries=0)
+    said = "```python\nx = 1\n```"
+    said = said if reply is None else reply.replace("{code}", said)
+
+    async def pieces(messages: Any) -> Any:
+        for sign in said:
+            yield sign
+
+    events = list(step.stream_sync(task="?", lm=FunctionLM(pieces)))
+    assert events[-1].code == "x = 1"
+    assert not any(isinstance(event, nn.Voided) for event in events)
+    assert step(task="?", lm=FunctionLM(lambda messages: said)).code == "x = 1"

@@ -281,3 +281,29 @@ def test_what_only_looks_like_it_stays(text: str, prompt: str) -> None:
 def test_a_thought_behind_the_answer_that_is_spoken_of_twice_stays() -> None:
     text = "<think>x</think>Use <think> and <think>y</think>"
     assert without_thinking(Completion(text)).text == "Use <think> and <think>y</think>"
+
+
+@pytest.mark.parametrize("name", ["think", "thinking", "cot", "scratchpad", "reasoning"])
+@pytest.mark.parametrize("form", ["xml", "template"])
+@pytest.mark.parametrize("before", ["", "<thought>hm</thought>\n"])
+def test_tags_that_were_asked_for_are_no_thoughts(name: str, form: str, before: str) -> None:
+    """In a plain call, which splits thoughts off at the transport, and in a stream, wherever it is cut."""
+    adapter = "xml" if form == "xml" else pg.adapters.template("{q}", reply=f"<{name}>{{{name}}}</{name}>\n{{answer}}")
+    step = nn.Predict(f"q -> {name}, answer", adapter=adapter, retries=0)
+    answer = "<answer>Paris</answer>" if form == "xml" else "Paris"
+    reply = f"{before}<{name}>It is so.</{name}>\n{answer}"
+    wanted = {name: "It is so.", "answer": "Paris"}
+    assert step(q="?", lm=FunctionLM(lambda messages: reply)).to_dict() == wanted
+    for at in range(1, len(reply)):
+
+        async def pieces(messages, at=at):
+            for piece in (reply[:at], reply[at:]):
+                yield piece
+
+        events = list(step.stream_sync(q="?", lm=FunctionLM(pieces)))
+        assert not any(isinstance(event, nn.Voided) for event in events)
+        told = dict.fromkeys(wanted, "")
+        for event in events:
+            if isinstance(event, nn.FieldDelta):
+                told[event.field] += event.delta
+        assert told == wanted
