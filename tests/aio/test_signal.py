@@ -1,4 +1,7 @@
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -118,3 +121,37 @@ def test_subscribing_after_the_fact_says_so():
     assert calls == [1]
     assert not signal.subscribe(lambda: calls.append(2))
     assert calls == [1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_the_lock_of_all_signals_is_free_in_a_forked_child():
+    script = """
+import os, signal, threading
+from promptgrad import aio
+held, go = threading.Event(), threading.Event()
+
+def hold():
+    with aio.brief:
+        held.set()
+        go.wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # ends the child where it would wait for ever
+    told = aio.Signal()
+    told.set(3)
+    os._exit(told.result())
+go.set()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_who_holds_the_lock_of_all_signals_may_settle_one():
+    with aio.brief:  # as the collector may, which comes at any step
+        signal = aio.Signal()
+        signal.set(1)
+    assert signal.result() == 1
