@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -16,6 +17,9 @@ from promptgrad.sandbox._plain_data import whole
 from promptgrad.sandbox._session import Answered, Called, Ended, Event, Failed, LimitedSession, Printed
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
+
+_ASSIGNED = re.compile(r"\b(?:def|class)\s+(\w+)|\b(\w+)\b(?!\s*\()")  # and more: each name that is not called
+_AGAIN = "_granted_"  # before the name of a function that is granted again
 
 _ABOUT = """\
 Python without files, network, processes, packages and clock. There are the modules math, re, json, datetime, \
@@ -103,6 +107,7 @@ class MontySession(LimitedSession):
         self._held: Any = None  # the process, while there are variables
         self._waiting: Any = None  # what waits for the answer to a call
         self._printed: Printed | None = None
+        self._assigned: set[str] = set()  # names that the code may have given a value
 
     def _begin(self, code: str, given: dict[str, Any], names: Collection[str], printed: Printed) -> Event:
         if self._held is None:
@@ -114,6 +119,13 @@ class MontySession(LimitedSession):
             bound = self._next(lambda: feed("None", inputs=whole(given)))
             if isinstance(bound, Failed):
                 return bound
+        if hidden := sorted(self._assigned.intersection(names)):  # a variable of the code has the name of a function
+            again = "\n".join(f"{name} = {_AGAIN}{name}" for name in hidden)
+            found = dict.fromkeys((f"{_AGAIN}{name}" for name in hidden), _never)
+            bound = self._next(lambda: feed(again, external_lookup=found))
+            if isinstance(bound, Failed):
+                return bound
+        self._assigned.update(word for pair in _ASSIGNED.findall(code) for word in pair if word)
         return self._next(
             lambda: feed(whole(code), external_lookup=granted, print_callback=lambda _, text: printed.add(text))
         )
@@ -142,7 +154,7 @@ class MontySession(LimitedSession):
                 step = state.resume_not_handled
             else:
                 self._waiting = state
-                return Called(state.function_name, state.args, state.kwargs)
+                return Called(state.function_name.removeprefix(_AGAIN), state.args, state.kwargs)
 
     def _failed(self, error: Any) -> Failed:
         limits, printed = self._limits, self._printed
@@ -170,6 +182,7 @@ class MontySession(LimitedSession):
 
     def _drop(self) -> None:
         held, self._held, self._waiting = self._held, None, None
+        self._assigned.clear()
         if held is not None:
             held.__exit__(None, None, None)
 

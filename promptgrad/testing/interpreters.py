@@ -148,6 +148,14 @@ class InterpreterContract:
                 must(len(str(found.value)) == len(str(half)), f"{half!r} is {found.value!r} there")
             must(session.run("x = '\ud800'\n1").value in (1, None), "code with half of a character breaks the session")
 
+    def test_what_is_granted_is_called_whatever_was_assigned_before(self) -> None:
+        """A variable of an earlier run does not hide a function that is granted to the next one."""
+        with self.make().session() as session:
+            for code in ("f = f(1)", "def f(x): return 0", "for f in [1, 2]: pass"):
+                session.run(code, functions={"f": lambda x: x + 1})
+                found = session.run("f(1)", functions={"f": lambda x: x + 5})
+                must(found.value == 6, f"behind {code!r} the granted function gives {found!r}")
+
     def test_no_function_has_the_name_of_one_of_python(self) -> None:
         """A function called `print` is refused, as the code might call Python's."""
         raised(
