@@ -287,7 +287,7 @@ class Tool(Hinted):
         text = json.dumps(written, ensure_ascii=False)
         return call if text == call.arguments else ToolCall(call.id, call.name, text, call.data)
 
-    async def acall(self, **arguments: Any) -> Any:
+    async def acall(self, /, **arguments: Any) -> Any:
         """Call the function with arguments by name as they are, within its time; from a coroutine.
 
         Raises:
@@ -332,7 +332,7 @@ class Tool(Hinted):
 
     result = aio.blocking(aresult)
 
-    def __call__(self, *args: Any, **arguments: Any) -> Any:
+    def __call__(self, /, *args: Any, **arguments: Any) -> Any:
         """Call the function as it is."""
         if self.function is None:
             raise TypeError(f"the tool {self.name!r} is declared alone, and has no function here")

@@ -16,7 +16,7 @@ class Invoked:
     def __init__(self, tool: Any) -> None:
         self.tool = tool
 
-    def __call__(self, **arguments: Any) -> Any:
+    def __call__(self, /, **arguments: Any) -> Any:
         return self.tool.invoke(arguments)
 
     def __eq__(self, other: object) -> bool:
@@ -34,7 +34,7 @@ class AwaitedInvoked(Invoked):
 
     __slots__ = ()
 
-    async def __call__(self, **arguments: Any) -> Any:
+    async def __call__(self, /, **arguments: Any) -> Any:
         return await self.tool.ainvoke(arguments)
 
 

@@ -258,7 +258,9 @@ async def _end(remote: Remote[Any]) -> None:
             await remote
 
 
-def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+def on_transport(
+    fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+) -> Coroutine[Any, Any, T]:
     """Run one of our async functions on the transport loop, in an empty context; directly if already there.
 
     Cancelling the waiter cancels the function.
@@ -266,7 +268,7 @@ def on_transport(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwarg
     return _on(transport, partial(fn, *args, **kwargs))
 
 
-def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+def on_program(fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
     """Run an async function, the user's or ours, on the program loop, in a copy of the context.
 
     This is how driven code awaits a user's coroutine. Cancelling the waiter cancels the function.
@@ -274,7 +276,7 @@ def on_program(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs:
     return _on(program, partial(fn, *args, **kwargs))
 
 
-def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
+def start(fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
     """Start an async function beside the caller, in a copy of the context: await what it returns, or `stop()` it.
 
     It runs as a task of the current loop, or of the program loop where the caller is driven.
@@ -284,7 +286,7 @@ def start(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kw
     return remote
 
 
-def prepare(fn: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
+def prepare(fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Remote[T]:
     """As `start`, but `launch()` of what it returns starts it: so that a Ctrl-C in between finds what to stop."""
     return Remote(program if is_driven() else None, partial(fn, *args, **kwargs))
 

@@ -129,7 +129,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.reset)
 
 
-def start_in_thread(fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> ThreadCall:
+def start_in_thread(fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> ThreadCall:
     """Call a blocking function in a thread of its own beside the caller, in a copy of its context.
 
     Await what it returns, or `cancel()` it: that raises `asyncio.CancelledError` in the function at its
@@ -142,7 +142,7 @@ def start_in_thread(fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> 
     return job
 
 
-async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a blocking function in a thread of its own, in a copy of the caller's context.
 
     Threads are reused and never bounded in number: a bounded pool would hang as soon as one waiting function needs

@@ -34,7 +34,7 @@ class Grad:
         self.retain_graph = retain_graph
         self.value = value
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, go back from its loss, and return the gradients."""
         with enable_grad():
             loss = self.fn(*args, **kwargs)
@@ -44,7 +44,7 @@ class Grad:
         found = loss.gradients(inputs, self.critic, retain_graph=self.retain_graph)
         return self._result(found, paths, loss)
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, /, *args: Any, **kwargs: Any) -> Any:
         """The coroutine twin of calling it."""
         acall = getattr(self.fn, "acall", None)
         with enable_grad():

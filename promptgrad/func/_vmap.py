@@ -32,11 +32,11 @@ class Vmap:
         self.in_dims = in_dims
         self.concurrency = concurrency
 
-    def __call__(self, *args: Any, **kwargs: Any) -> list[Any]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> list[Any]:
         """Call the function for all items, and wait."""
         return aio.run(self.acall(*args, **kwargs))
 
-    async def acall(self, *args: Any, **kwargs: Any) -> list[Any]:
+    async def acall(self, /, *args: Any, **kwargs: Any) -> list[Any]:
         """Call the function for all items, from a coroutine."""
         calls = self._calls(args, kwargs)
         return await aio.gather([partial(_call, self.fn, *call) for call in calls], limit=in_flight(self.concurrency))

@@ -82,7 +82,7 @@ class BestOfN(Module, in_place=True):
         self.temperature = temperature
         self.concurrency = concurrency
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Make the attempts, and return the best output."""
         inputs = Example(self._named(args) | kwargs)
 

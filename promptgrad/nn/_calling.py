@@ -54,7 +54,7 @@ class Calling(Members):
 
     forward: Callable[..., Any] = _no_forward
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and wait for its value.
 
         This works in plain code, in threads, in a notebook and in async handlers (whose loop is blocked meanwhile).
@@ -85,7 +85,7 @@ class Calling(Members):
         remember_output(output, tape)
         return output
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and return its value, from a coroutine.
 
         An `async def forward` runs on the loop of the caller, a plain one in a thread.
@@ -110,7 +110,7 @@ class Calling(Members):
         remember_output(output, tape)
         return output
 
-    def stream(self, *args: Any, **kwargs: Any) -> EventStream:
+    def stream(self, /, *args: Any, **kwargs: Any) -> EventStream:
         """Call the module, and tell what its calls write while they write it: `async for event in model.stream(...)`.
 
         The arguments are those of a call. The events are `CallBegun`, `FieldDelta`, `PartialValue`, `FieldFinished`,
@@ -129,7 +129,7 @@ class Calling(Members):
         """
         return EventStream(self, args, kwargs)
 
-    def stream_sync(self, *args: Any, **kwargs: Any) -> EventIterator:
+    def stream_sync(self, /, *args: Any, **kwargs: Any) -> EventIterator:
         """As `stream`, for plain code: `for event in model.stream_sync(...)`. It works in a notebook, too.
 
         Raises:

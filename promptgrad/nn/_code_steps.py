@@ -81,7 +81,7 @@ class Granted:
         self.call = call
         self.run = run
 
-    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         try:
             value = await self.call(self.run, *args, **kwargs)
@@ -159,7 +159,7 @@ class CodeSteps(Module, in_place=True):
 
     # ---- the steps
 
-    async def forward(self, *args: Any, **inputs: Any) -> Prediction:
+    async def forward(self, /, *args: Any, **inputs: Any) -> Prediction:
         """Make steps until the code submits the outputs."""
         given = self._given(args, inputs)
         shown = {**self._shown(given), free_name("environment", self.own): self._environment()}
@@ -204,7 +204,7 @@ class CodeSteps(Module, in_place=True):
             raise result.halt.value
         return result
 
-    async def _submit(self, run: OneRun, *args: Any, **outputs: Any) -> Halt:
+    async def _submit(self, run: OneRun, /, *args: Any, **outputs: Any) -> Halt:
         run.outputs = self._fitting(named(self._finish, args, outputs))
         return Halt()
 

@@ -53,7 +53,7 @@ class ToolSteps(CodeSteps, in_place=True):
     def _functions(self) -> dict[str, Any]:
         return {name: partial(self._call, name) for name in self._declared}
 
-    async def _call(self, name: str, run: OneRun, *args: Any, **kwargs: Any) -> Any:
+    async def _call(self, name: str, run: OneRun, /, *args: Any, **kwargs: Any) -> Any:
         call = ToolCall("", name, written(named(self._declared[name], args, kwargs)))
         rules = ActingRules(self.approve, None, self.max_chars)
         (seen,) = await act(self, [call], {}, self._declared, self._op, rules)

@@ -202,7 +202,7 @@ class Sequential(_Numbered, in_place=True):
     def _of(cls, modules: Iterable[Module]) -> "Sequential":
         return Sequential(*modules)
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the modules in order and return the output of the last."""
         modules = self._items()
         if not modules:

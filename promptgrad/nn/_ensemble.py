@@ -92,7 +92,7 @@ class Ensemble(Module, in_place=True):
             raise TypeError(f"reduce is a function of the members' outputs, not {reduce!r}")
         self.reduce = reduce
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the members and reduce their outputs."""
         outputs = await aio.gather([partial(member.acall, *args, **kwargs) for member in self.members])
         chosen = self.reduce(list(outputs))

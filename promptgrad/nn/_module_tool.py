@@ -24,7 +24,7 @@ class ModuleTool(Module, in_place=True):
         self.description = Parameter(tool.description, "description", requires_grad=tool.trainable)
         self._tool = tool
 
-    async def forward(self, **arguments: Any) -> Any:
+    async def forward(self, /, **arguments: Any) -> Any:
         """Call the module."""
         return await self._tool.acall(**arguments)
 

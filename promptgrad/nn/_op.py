@@ -61,7 +61,7 @@ class Op(Module):
             )
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, and wait for the value of an `async def` (in a coroutine, `await op.acall(...)`)."""
         if self._coroutine and aio.serving():
             raise self._would_wait()
@@ -69,7 +69,7 @@ class Op(Module):
             return super().__call__(*args, **kwargs)
         return self._run_forward(args, kwargs)  # also in a coroutine: it waits for nothing on the program loop
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function, and record the call where calls are recorded.
 
         Raises:
@@ -141,7 +141,7 @@ class Op(Module):
 class AsyncOp(Op):
     """An `Op` of an `async def`."""
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         return await self._later(self._begin(args, kwargs), partial(self.function, *args, **kwargs))
 
 

@@ -55,7 +55,7 @@ class Parallel(Module, in_place=True):
         optional_count("concurrency", concurrency, what="a number of modules in flight")
         self.concurrency = concurrency
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the modules with the same inputs; without modules, each module of the pairs with its item."""
         modules = {name: module for name, module in self._modules.items() if module is not None}
         if not modules and not self._by_name:

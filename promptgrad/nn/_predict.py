@@ -148,7 +148,7 @@ class Predict(Module, in_place=True, one_call=True):
         found = resolve_lm(lm, self._lm)
         return found if soft is None else cast(LM, soft.data.on(found))
 
-    async def forward(self, *args: Any, **inputs: Any) -> Prediction:
+    async def forward(self, /, *args: Any, **inputs: Any) -> Prediction:
         """Ask the language model."""
         taken, modules = self._taken, self._modules
         parameters: Mapping[str, Any] = self._parameters

@@ -158,7 +158,7 @@ class ReAct(Module, in_place=True):
     def _op(self, name: str) -> Any:
         return self.tools[tool_key(name)]
 
-    async def forward(self, *args: Any, **inputs: Any) -> Prediction:
+    async def forward(self, /, *args: Any, **inputs: Any) -> Prediction:
         """Make steps until the model finishes.
 
         Raises:

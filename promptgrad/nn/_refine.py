@@ -108,7 +108,7 @@ class Refine(Module, in_place=True):
         """The modules that may get advice, by path."""
         return {path: module for path, module in self.module.named_modules() if isinstance(module, Predict)}
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Make attempts until one is good."""
         inputs = Example(self._named(args) | kwargs)
         made: list[OneAttempt] = []

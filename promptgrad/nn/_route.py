@@ -67,7 +67,7 @@ class Route(Module, in_place=True):
         else:
             self.router = Predict(_of_names(make_signature(router), tuple(branches)))
 
-    async def forward(self, *args: Any, **inputs: Any) -> Any:
+    async def forward(self, /, *args: Any, **inputs: Any) -> Any:
         """Choose a branch, and call it."""
         name = await self._name(args, inputs)
         branch = self.branches[name]

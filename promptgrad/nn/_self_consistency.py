@@ -67,7 +67,7 @@ class SelfConsistency(Module, in_place=True):
         self.temperature = temperature
         self.concurrency = concurrency
 
-    async def forward(self, *args: Any, **kwargs: Any) -> Any:
+    async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Make the attempts, and return the answer of most."""
         check_field(self.module, self.field)
 

@@ -19,7 +19,7 @@ class ModuleCall:
     def __init__(self, module: Any) -> None:
         self.module = module
 
-    async def __call__(self, **arguments: Any) -> Any:
+    async def __call__(self, /, **arguments: Any) -> Any:
         found = await self.module.acall(**arguments)
         return found.to_dict() if isinstance(found, Prediction) else found
 

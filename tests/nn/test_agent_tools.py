@@ -172,3 +172,37 @@ def test_blame_reaches_the_description_of_an_argument_and_a_step_rewrites_it(age
     twin = agent(forecast, people, describe=["forecast.town"])
     twin.load_state_dict(json.loads(json.dumps(nn.whole_state(model.state_dict()))))
     assert described(twin) == {"tools.forecast.arguments.town": "The town, in capitals."}
+
+
+def clashing(
+    self: str, fn: str, name: str, run: str, function: str, arguments: str, call: str, node: str, tool: str, args: str
+) -> str:
+    """Arguments with the names of our own."""
+    return "".join((self, fn, name, run, function, arguments, call, node, tool, args))
+
+
+GIVEN = {
+    **{"self": "a", "fn": "b", "name": "c", "run": "d", "function": "e"},
+    **{"arguments": "f", "call": "g", "node": "h", "tool": "i", "args": "j"},
+}
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_arguments_may_have_any_name(timeout):
+    def answer(asked: lm.Request) -> Completion:
+        done = asked.messages[-1].role == "tool"
+        shown = asked.messages[-1].preview if done else ""
+        return Completion((ToolCall("c", *(("finish", {"answer": shown}) if done else ("clashing", GIVEN))),))
+
+    tool = pg.Tool(clashing, timeout=timeout)
+    model = nn.ReAct("question -> answer", [tool], native=True).to(lm.FunctionLM(answer, name="m"))
+    assert "abcdefghij" in model(question="q").answer
+    assert "abcdefghij" in model.map([{"question": "q"}])[0].answer
+
+
+@pytest.mark.parametrize("name", ["self", "fn", "args", "kwargs", "tape", "model", "batch"])
+def test_fields_may_have_any_name(name):
+    predict = nn.Predict(f"{name} -> answer").to(lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\nA", name="m"))
+    for module in (predict, nn.BestOfN(predict, 2, lambda inputs, output: 0.0), nn.Sequential(predict)):
+        assert module(**{name: "x"}).answer == module.map([{name: "x"}])[0].answer == "A"
+        assert list(module.stream_sync(**{name: "x"}))[-1].answer == "A"

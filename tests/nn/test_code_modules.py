@@ -200,6 +200,16 @@ class TestCodeAct:
         assert "- weather(town: str, days: int = ...): The weather in a town." in listed
         assert "  - town: Name of the town." in listed
 
+    def test_arguments_of_tools_may_have_any_name(self):
+        def find(name: str, run: int, self: str = "", call: str = "") -> str:
+            """Find somebody."""
+            return f"{name} {run} {self}{call}"
+
+        writer = Writer("submit(answer=find(name='Ada', run=2, self='a', call='b'))")
+        assert nn.CodeAct("question -> answer", [find]).to(writer)("q").answer == "Ada 2 ab"
+        writer = Writer("submit(run='x', self='y')")
+        assert nn.ProgramOfThought("question -> run, self").to(writer)("q") == {"run": "x", "self": "y"}
+
     def test_what_a_tool_raises_is_raised_in_the_code(self):
         writer = Writer(
             "try:\n  weather('Atlantis')\nexcept RuntimeError as e:\n  print('caught', e)\nweather(town=3, days='x')",
