@@ -403,7 +403,7 @@ class MCPCall:
         self.owner = owner
         self.tool = tool
 
-    async def __call__(self, **arguments: Any) -> Any:
+    async def __call__(self, /, **arguments: Any) -> Any:
         return value_of(await aio.on_transport(self.owner.call, self.tool, arguments), self.tool)
 
     def __eq__(self, other: object) -> bool:

@@ -111,6 +111,6 @@ def test_requests_keep_no_record_of_the_program():
 
         def is_given_back():
             gc.collect()
-            return not any(isinstance(one, Tape) and one.program is model for one in gc.get_objects())
+            return not any(type(one) is Tape and one.program is model for one in gc.get_objects())
 
         until(is_given_back)  # the loop's thread is still letting go
