@@ -35,13 +35,14 @@ _MAPS = ("properties", "$defs", "definitions", "patternProperties")
 def json_grammar(schema: Mapping[str, Any]) -> str:
     """The grammar of one line of JSON that fits a schema, for `Request.grammar`.
 
-    Keys come in the order of the schema, with at most one blank after a comma or colon. Objects are closed unless the
-    schema opens them. Formats that are not known, unique items, and the descriptions are left out.
+    Keys come in the order of the schema, with at most one blank after a comma or colon, and with one after each comma
+    where there may be lists of numbers, as "[9, 164,17]" has two readings. Objects are closed unless the schema opens
+    them. Formats that are not known, unique items, and the descriptions are left out.
 
     Args:
         schema: The JSON schema of an object, list or other value.
     """
-    return f"start: /[ \\n]{{0,2}}/ value\nvalue: {json_rule(schema)}\n"
+    return f"start: /[ \\n]{{0,2}}/ value\nvalue: {json_rule(schema, spaced=_may_list_numbers(schema))}\n"
 
 
 def json_rule(schema: Mapping[str, Any], *, spaced: bool = False) -> str:
@@ -49,10 +50,18 @@ def json_rule(schema: Mapping[str, Any], *, spaced: bool = False) -> str:
 
     Args:
         schema: The schema.
-        spaced: Whether a blank must follow each comma: outside of JSON, 253,935 may be one number.
+        spaced: Whether a blank must follow each comma: 253,935 may be one number.
     """
     told = {**_translated(schema), "x-guidance": _SPACED if spaced else _SEPARATORS}
     return f"%json {json.dumps(told, ensure_ascii=True)}"
+
+
+def _may_list_numbers(schema: Mapping[str, Any]) -> bool:
+    """Whether a value that fits a schema may hold a list of numbers; what a schema leaves open may."""
+    text = json.dumps(schema)
+    if '"array"' in text:
+        return any(word in text for word in ('"number"', '"integer"', "{}", '"additionalProperties": true'))
+    return '"properties"' not in text or '"additionalProperties": true' in text
 
 
 def response_grammar(form: str) -> str | None:

@@ -423,6 +423,16 @@ def test_numbers_in_a_list_outside_of_json_are_told_apart(wide, adapter):
     assert not takes(wide, grammar, reply.replace(", ", ","))
 
 
+def test_numbers_in_a_list_are_told_apart_in_json_too(wide):
+    """Other lists may do without blanks: only those of numbers have two readings."""
+    kinds = {"numbers": list[float], "texts": list[str], "rest": dict[str, Any]}
+    forms = {name: json_grammar(Field("it", kind, role="output").json_schema()) for name, kind in kinds.items()}
+    assert takes(wide, forms["numbers"], "[9232, 164, 17]")
+    assert not takes(wide, forms["numbers"], "[9232, 164,17]")
+    assert takes(wide, forms["texts"], '["a","b", "c"]')
+    assert not takes(wide, forms["rest"], '{"a": [1, 2,3]}')
+
+
 def test_the_signature_reaches_the_reply(wide):
     class Part(pydantic.BaseModel):
         name: str = pydantic.Field(pattern="^[a-z]{2,5}$")
