@@ -12,6 +12,10 @@ Together (`TASKS`): `MIPRO` over instruction and demos ("prompts"), `BootstrapFi
 ("weights"), and `BetterTogether("p -> w")`, each in `Trainer.fit` with the same data and at most `--budget` calls,
 those of the writer counted. The score is that of the program which ships.
 
+Skill (`SKILL`): tasks of the embedded model's world on texts of 8 to 10 words, where it has learned 3 to 7. So with the
+right instruction it is right sometimes, and without it hardly ever. The three ways as above, with `TGD` for prompts, as
+demos of such texts do harm, 160 training rows and `--skill-budget` calls.
+
 Stall (`STALL`): a program that knows a part of its task. Training on its successes (`finetune.sft` with a metric) from
 greedy runs of as many examples as there are runs ("sft-greedy"), or from sampled ones, several of each example
 ("sft-sampled"), on the best sampled runs of each example, right or not ("sft-best"), and `finetune.grpo`, each with
@@ -37,6 +41,7 @@ from _study import numbers, options, read, study
 from bench_optimizers import interval, markdown
 
 TASKS = ("label-map-color", "count-fruit", "color-of-odd")
+SKILL = ("long-rest", "long-count-fruit", "long-count-even")
 STALL = ("each-color", "each-size", "each-place")
 TOGETHER = ("prompts", "weights", "p -> w")
 AFTER = ("sft-greedy", "sft-sampled", "sft-best", "grpo")
@@ -47,6 +52,8 @@ TRAIN, VAL = 64, 40
 SAMPLES = 8  # runs of one example, where replies are sampled
 EACH = 6  # words of a text of `each-...`
 STEPS, BATCH = 32, 16  # of a training on successes
+LONG = 8, 10  # words of a text of `long-...`
+LONG_TRAIN, LONG_STEPS = 160, 60  # of `long-...`
 
 Run = tuple[str, str, int, int, int]  # method, task, seed, budget or rollouts, fresh rows
 
@@ -61,10 +68,11 @@ def made(task: Any, level: str) -> Any:
 
 
 def score(program: Any, rows: Sequence[Any], task: Any) -> float:
-    """The held-out score."""
+    """The held-out score; a row without a reply that can be read has none."""
     import promptgrad as pg
 
-    return float(pg.evaluate(program, rows, metric=task.metric, progress=False).score)
+    report = pg.evaluate(program, rows, metric=task.metric, progress=False)
+    return sum(float(row.score) for row in report.rows if row.error is None) / len(rows)
 
 
 def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict[str, Any]:
@@ -72,7 +80,8 @@ def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict
     import promptgrad as pg
     from promptgrad import optim
 
-    train, val, test = task.split(TRAIN, VAL, fresh)
+    long = isinstance(task, Long)
+    train, val, test = task.split(LONG_TRAIN if long else TRAIN, VAL, fresh)
     program = made(task, "vague")
     start = score(program, test, task)
     spare = {"num_trials": 24} if method == "prompts" else {"num_trials": 6, "num_candidates": 4, "num_demo_sets": 3}
@@ -80,13 +89,27 @@ def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict
     weights = optim.BootstrapFinetune(
         program, steps=STEPS, batch_size=BATCH, max_rounds=3 if method == "weights" else 1
     )
+    if long:
+        prompts = optim.TGD(program.parameters(), steps=None if method == "prompts" else 2)
+        runs = {} if method == "weights" else {"max_labeled_demos": 0, "max_rounds": 1}  # as what was found says
+        weights = optim.BootstrapFinetune(program, steps=LONG_STEPS, batch_size=BATCH, **{"max_rounds": 4, **runs})
     optimizer = {"prompts": prompts, "weights": weights}.get(method) or optim.BetterTogether(
         method, p=prompts, w=weights
     )
     trainer = pg.Trainer(
         program, optimizer, metric=task.metric, budget=pg.Budget(calls=budget), seed=seed, progress=False
     )
-    result = trainer.fit(train, val)
+    with pg.lm.track_usage() as used:
+        try:
+            result = trainer.fit(train, val)
+        except pg.errors.DataError as error:  # no run went right
+            return {
+                "start": start,
+                "score": start,
+                "outcome": "nothing to learn",
+                "spent": used.calls,
+                "notes": [str(error)],
+            }
     return {
         "start": start,
         "score": score(result.program or program, test, task),
@@ -95,6 +118,38 @@ def together(method: str, task: Any, seed: int, budget: int, fresh: int) -> dict
         "spent": result.spent.calls,
         "notes": list(result.notes),
     }
+
+
+class Long:
+    """A task of `long-...`: that of the rest of its name, on longer texts.
+
+    Args:
+        name: Its name.
+        seed: Draws the texts.
+    """
+
+    inputs = ("text",)
+
+    def __init__(self, name: str, seed: int) -> None:
+        from promptgrad.data import pocket
+
+        self.task = pocket.task(name.removeprefix("long-"), seed=seed)
+        self.name, self.seed = name, seed
+        self.instruction, self.metric = self.task.instruction, self.task.metric
+
+    def split(self, train: int, val: int, test: int) -> tuple[list[Any], list[Any], list[Any]]:
+        """Texts of usual length, joined and cut; no text occurs twice."""
+        from promptgrad.data import Example
+
+        draw, found = random.Random(f"{self.name} {self.seed}"), dict[str, Any]()
+        while len(found) < train + val + test:
+            length, words = draw.randint(*LONG), list[str]()
+            while len(words) < length:
+                words += self.task.op.draw(draw, "any")["text"]
+            text, answer = " ".join(words[:length]), self.task.op.solve({"text": words[:length]}).answer
+            found[text] = Example(text=text, answer=" ".join(answer)).with_inputs("text")
+        rows = list(found.values())
+        return rows[:train], rows[train : train + val], rows[train + val :]
 
 
 class Each:
@@ -206,7 +261,8 @@ def one_run(run: Run) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         do = together if method in TOGETHER else after
-        task = Each(name, seed) if name.startswith("each-") else pocket.task(name, seed=seed)
+        kinds = {"each": Each, "long": Long}
+        task = kinds.get(name.partition("-")[0], lambda name, seed: pocket.task(name, seed=seed))(name, seed)
         found = do(method, task, seed, budget, fresh)
     found = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
     clock = {"seconds": round(time.monotonic() - began, 1), "cpu": round(time.process_time() - busy, 1)}
@@ -278,9 +334,11 @@ def table(lines: Iterable[dict[str, Any]]) -> str:
 def main() -> int:
     about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     about.add_argument("--tasks", default=",".join(TASKS), help="of prompts, weights and both")
+    about.add_argument("--skill", default=",".join(SKILL), help="of the three, on long texts")
     about.add_argument("--stall", default=",".join(STALL), help="of GRPO beside training on successes")
     about.add_argument("--seeds", default="1020:1025", help="first:end or a list")
     about.add_argument("--budget", type=int, default=300, help="LM calls of prompts, weights and both")
+    about.add_argument("--skill-budget", type=int, default=700, help="LM calls of the three on long texts")
     about.add_argument("--rollouts", type=int, default=480, help="runs of GRPO and of training on successes")
     about.add_argument("--fresh", type=int, default=80, help="rows of the held-out score")
     options(about, DEFAULT_OUT, "table")
@@ -288,7 +346,11 @@ def main() -> int:
     if given.table:
         print(table(read(given.out)))
         return 0
-    kinds = ((given.tasks, TOGETHER, given.budget), (given.stall, AFTER, given.rollouts))
+    kinds = (
+        (given.tasks, TOGETHER, given.budget),
+        (given.skill, TOGETHER, given.skill_budget),
+        (given.stall, AFTER, given.rollouts),
+    )
     runs = [
         (method, task, seed, cost, given.fresh)
         for seed in numbers(given.seeds)
