@@ -26,25 +26,31 @@ from promptgrad.optim._habits import FINETUNE_HABITS
 from promptgrad.optim._weight_search import WeightSearch
 from promptgrad.search import Place, Session, check_counts, demos_of, labeled_demos, places
 
+BLOCK = 16
+"""Examples that are run side by side."""
+
 _JOB_OPTIONS = ("model", "suffix", "learning_rate_multiplier", "seed", "max_length", "skip_long", "poll")
 
 
 class BootstrapFinetune(WeightSearch):
     """Run the program (or a teacher) on training examples and fine-tune its model on the runs that went right.
 
-    The first round has labelled examples as demos, where a module has the fields for them and no demos of its own; a
+    The first round has labelled examples as demos, where a module has the fields for them and no demos of its own;
+    its first block of examples is run without them too, and where that goes right more often, so is the rest. A
     later round repeats the examples that failed, with successful runs as demos there, and with labelled examples in
-    place of demos that the program has. The trained program needs no demos: it learns the replies to
-    its own prompts. The parameters keep their values; only the language model of the program changes. It works only in
-    `Trainer.fit`; elsewhere, call `promptgrad.finetune.sft`. With `run_dir` the run's folder has the checkpoints of the
-    training too: a run that was killed goes on from the last one, and trains nothing again once the training is over.
+    place of demos that the program has. The trained program needs no demos: it learns the replies to its own
+    prompts. The parameters keep their values; only the language model of the program changes. It works only in
+    `Trainer.fit`; elsewhere, call `promptgrad.finetune.sft`. With `run_dir` the run's folder has the checkpoints of
+    the training too: a run that was killed goes on from the last one, and trains nothing again once the training is
+    over.
 
     A program on the model of a provider has it trained there, by `finetune.job`, and `fit` waits for its end; the
     run's folder has the state of that job, so that a run that was killed begins none twice. What a job costs is not
     known before, so a budget in money refuses it, before any run; one in seconds ends the wait, and not the job.
 
-    Cost in `Trainer.fit`: at most one run of the program for each training example and round, and the training,
-    which calls no LM (about ten seconds for 60 steps of the embedded model on two cores).
+    Cost in `Trainer.fit`: at most one run of the program for each training example and round, 16 more in the first
+    one where it has labelled demos, and the training, which calls no LM (about ten seconds for 60 steps of the
+    embedded model on two cores).
     Source: DSPy's optimizer of this name (Soylu et al. 2024, arXiv 2407.10930). Differs: the training is a loop in
     this process, the program is not changed unless the trained one is confirmed to be better, and a call of a module
     in a loop is a sample like any other.
@@ -197,7 +203,7 @@ class BootstrapFinetune(WeightSearch):
         except TimeoutError as error:
             raise BudgetExceeded(f"the budget of seconds ended before the job did: {error}", kind="seconds") from error
 
-    async def _runs(self, session: Session, on: Sequence[str], block: int = 16) -> tuple[list[Conversation], int, int]:
+    async def _runs(self, session: Session, on: Sequence[str]) -> tuple[list[Conversation], int, int]:
         """Samples of the successful runs, the number of examples tried and the number of successes."""
         teacher = self.teacher if self.teacher is not None else session.teacher
         program = teacher if isinstance(teacher, Module) else session.program()
@@ -206,35 +212,48 @@ class BootstrapFinetune(WeightSearch):
         samples: list[Conversation] = []
         traces: dict[str, dict[str, Example]] = {}
         left: list[Example] = list(session.train)
+        plain = False  # whether runs without labelled demos go right more often
         for round_number in range(self.max_rounds):
             failed: list[Example] = []
             demos = {path: tuple(found.values()) for path, found in traces.items()}
-            for start in range(0, len(left), block):
-                part = left[start : start + block]
-                values = self._labels(session, shown, part, start)
+            for start in range(0, len(left), BLOCK):
+                part = left[start : start + BLOCK]
+                values = {} if plain else self._labels(session, shown, part, start)
                 if round_number:
                     values = {place.path: demos[place.path] for place in shown if place.path in demos}
                     values |= self._labels(session, held, part, start)
-                loss = await session.forward(
-                    session.base.child(values, "teacher") if values else session.base,
-                    part,
-                    scope=f"finetune/{round_number}/{start // block}",
-                    replicate=round_number,
-                    teacher=teacher,
-                )
-                for row in loss.rows:
-                    if row.error is None and row.score >= (row.best if self.threshold is None else self.threshold):
-                        samples += _learned(session, row, on)
-                        rng = session.rng("finetune", "call", row.example.id)
-                        for path, demo in demos_of(row, rng, names).items():
-                            if len(traces.setdefault(path, {})) < self.max_bootstrapped_demos:
-                                traces[path][row.example.id] = demo
-                    else:
-                        failed.append(row.example)
+                scope = f"finetune/{round_number}/{start // BLOCK}"
+                ways = [(values, scope)]
+                if values and not round_number and not start:
+                    ways.append(({}, f"{scope}/plain"))
+                right: list[dict[str, LossRow]] = []
+                for values, name in ways:
+                    loss = await session.forward(
+                        session.base.child(values, "teacher") if values else session.base,
+                        part,
+                        scope=name,
+                        replicate=round_number,
+                        teacher=teacher,
+                    )
+                    right.append({row.example.id: row for row in loss.rows if self._is_right(row)})
+                plain = plain or len(right[-1]) > len(right[0])
+                found = right[0] | right[-1] if plain else right[-1] | right[0]
+                for example in part:
+                    if example.id not in found:
+                        failed.append(example)
+                        continue
+                    samples += _learned(session, found[example.id], on)
+                    rng = session.rng("finetune", "call", example.id)
+                    for path, demo in demos_of(found[example.id], rng, names).items():
+                        if len(traces.setdefault(path, {})) < self.max_bootstrapped_demos:
+                            traces[path][example.id] = demo
             if len(failed) == len(left) and round_number:
                 break
             left = failed
         return samples, len(session.train), len(session.train) - len(left)
+
+    def _is_right(self, row: LossRow) -> bool:
+        return row.error is None and row.score >= (row.best if self.threshold is None else self.threshold)
 
     def _labels(
         self, session: Session, shown: Sequence[Place], part: Sequence[Example], start: int
@@ -250,8 +269,9 @@ class BootstrapFinetune(WeightSearch):
         return values
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
-        """Return the phase: at most one run for each training example and round."""
-        return [("bootstrap", plan.train * self.max_rounds * plan.calls_per_example, False)]
+        """Return the phase: at most one run for each training example and round, and a block more."""
+        runs = plan.train * self.max_rounds + (min(BLOCK, plan.train) if self.max_labeled_demos else 0)
+        return [("bootstrap", runs * plan.calls_per_example, False)]
 
 
 def _demo_places(session: Session) -> tuple[list[Place], list[Place]]:

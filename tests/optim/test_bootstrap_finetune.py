@@ -81,6 +81,25 @@ def test_labelled_examples_help_where_the_demos_of_the_program_do_not() -> None:
     assert all(sum(message.role == "assistant" for message in sample.messages) == 1 for sample in samples)
 
 
+def test_labelled_examples_that_do_harm_are_left_out() -> None:
+    """The first block shows it; what is right there in either way is learned."""
+    shown: list[int] = []
+
+    def teacher(messages: list[dict[str, str]]) -> str:
+        demos = sum(m["role"] == "assistant" for m in messages)
+        shown.append(demos)
+        text = messages[-1]["content"].removeprefix("[[text]] ").removesuffix(" [[answer]]")
+        place = [example.text for example in TRAIN].index(text)
+        return TRAIN[place].answer if (place < 4) == bool(demos) else "cat"
+
+    model = program()
+    optimizer = optim.BootstrapFinetune(model, max_rounds=1, teacher=lm.FunctionLM(teacher, adapter="pocket"), steps=1)
+    Trainer(model, optimizer, metric=TASK.metric, progress=False).fit(TRAIN, VAL)
+    assert shown == [16] * 16 + [0] * 40
+    assert optimizer.result is not None
+    assert [sample.example_id for sample in optimizer.result.collected] == [example.id for example in TRAIN]
+
+
 def test_after_prompts_it_learns_what_they_found() -> None:
     """In BetterTogether the weights learn the prompts of the phase before, and both are installed."""
 
