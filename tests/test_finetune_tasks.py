@@ -58,6 +58,19 @@ def test_prompts_and_weights_share_one_budget(study, monkeypatch):
     assert 0 <= found["score"] <= 1
 
 
+def test_long_texts_are_new_and_without_a_prompt_there_is_nothing_to_learn(study, monkeypatch):
+    task = study.Long("long-rest", 1000)
+    rows = [row for part in task.split(20, 10, 10) for row in part]
+    assert len({row.text for row in rows}) == 40
+    assert {len(row.text.split()) for row in rows} == {8, 9, 10}
+    assert all(row.answer.split() == row.text.split()[1:] for row in rows)
+    monkeypatch.setattr(study, "LONG_TRAIN", 16)
+    monkeypatch.setattr(study, "VAL", 8)
+    (found,) = study.one_run(("weights", "long-rest", 1000, 100, 8))
+    assert (found["start"], found["score"], found["outcome"]) == (0, 0, "nothing to learn")
+    assert 16 <= found["spent"] <= 100
+
+
 def test_differences_are_paired_by_seed_and_a_seed_that_lacks_a_method_is_left_out(study):
     lines = [line("sum", "p -> w", seed, 0.6 + seed / 100) for seed in range(4)]
     lines += [line("sum", "prompts", seed, 0.5 + seed / 100) for seed in range(3)]
