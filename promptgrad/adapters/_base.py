@@ -129,7 +129,7 @@ class Format:
                 raise unreadable(completion.preview, reason, self.signature)
             if completion.reasoning:
                 raise unreadable("", "it ends within its thoughts, before an answer", self.signature)
-        return self.read(text if "|>" not in text and text[-1:] != ">" else without_end_of_turn(text))
+        return self.read(without_end_of_turn(text) if "|>" in text or text.endswith((">", "|]")) else text)
 
     def parse_whole(self, reply: Completion | str) -> dict[str, Any]:
         """The outputs of a reply that has reached its end: what `parse` finds in it without its thoughts.

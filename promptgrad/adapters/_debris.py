@@ -11,7 +11,8 @@ from promptgrad.signature import Field
 
 TURN_ENDS = (
     *("<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|end_of_turn|>", "<|end|>"),
-    *("<|return|>", "<|END_OF_TURN_TOKEN|>", "</s>", "<end_of_turn>", "<eos>"),
+    *("<|return|>", "<|END_OF_TURN_TOKEN|>", "</s>", "<end_of_turn>", "<eos>", "[|endofturn|]", "<|endofturn|>"),
+    *("<SPECIAL_12>", "<|role_end|>", "<|user|>", "<|observation|>"),
     "<\N{FULLWIDTH VERTICAL LINE}end\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
     "\N{FULLWIDTH VERTICAL LINE}>",
 )

@@ -25,7 +25,7 @@ _GUARDED_END = re.compile(rf"(?:\s|{_ENDS}){EDGE}+\Z")
 
 def guard(value: str) -> str:
     """A value that survives being stripped; `unguard` gives it back."""
-    if not value or (value[0] not in EDGE and value[-1] not in f"{EDGE}>" and value == value.strip()):
+    if not value or (value[0] not in EDGE and value[-1] not in f"{EDGE}>]" and value == value.strip()):
         return value
     if _TO_GUARD_START.match(value):
         value = EDGE + value

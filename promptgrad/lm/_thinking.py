@@ -21,6 +21,8 @@ _EMPTY_TAG = re.compile(rf"<(?:\w{{1,20}}:)?(?:{_ALWAYS})\s?/>", re.IGNORECASE)
 _CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
 _ENDS_THINKING = re.compile(rf"</({_ALWAYS})>\Z", re.IGNORECASE)
 _BRACKET = re.compile(r"\[(THINK|THINKING|REASONING)\]")
+_SMALL_BRACKET = re.compile(r"\[(think|thinking|reasoning)\]", re.IGNORECASE)
+"""The same in another case, where it closes: "[Thinking] about it" may be an answer."""
 _FOLDED = re.compile(
     r"<details(?P<kind>\s[^<>]{0,200})?>\s*<summary(?:\s[^<>]{0,200})?>(?P<title>[^<>]{0,200})</summary>", re.IGNORECASE
 )
@@ -28,41 +30,65 @@ _FOLDED = re.compile(
 _OF_THOUGHT = re.compile(r"\b(?:reason|think|thought)", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:think|thinking|thoughts?|reasoning)[ \t]*\n")
 _SIGNS = {  # what opens a thought, in the special tokens of a family of models, and what closes it
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|thinking|>": "<|/thinking|>",
-    "<|think|>": "<|/think|>",
     "<|channel>thought": "<channel|>",
     "<unused94>thought": "<unused95>",
     "<|inner_prefix|>": "<|inner_suffix|>",
     "\N{WHITE LEFT-POINTING TRIANGLE}think\N{WHITE RIGHT-POINTING TRIANGLE}": (
         "\N{WHITE LEFT-POINTING TRIANGLE}/think\N{WHITE RIGHT-POINTING TRIANGLE}"
     ),
-    "<|thought_start|>": "<|thought_end|>",
-    "<|reasoning_start|>": "<|reasoning_end|>",
-    "<|thinking_start|>": "<|thinking_end|>",
-    "<|think_start|>": "<|think_end|>",
+    "<|im_start|>think": "<|im_start|>answer",
+    "/think\n": "<|im_start|>assistant",
+    "<ctrl94>thought": "<ctrl95>",
+    "&lt;think&gt;": "&lt;/think&gt;",
     "Here is my thought process:": "Here is my response:",
+    "Here's my thought process:": "Here's my response:",
+    "Here are my reasoning steps:": "[BEGIN FINAL RESPONSE]",
     "Thinking...\n": "...done thinking.",
 }
+_BAR = "[|\N{FULLWIDTH VERTICAL LINE}]"
+_GAP = "[_\N{LOWER ONE EIGHTH BLOCK}]"
+_THOUGHT = "think|thinking|thoughts?|reasoning"
+_TOKEN = re.compile(
+    rf"<{_BAR}(?:(?:begin|start){_GAP}(?:of{_GAP})?)?({_THOUGHT})(?:{_GAP}(?:start|begin))?{_BAR}>", re.IGNORECASE
+)
+"""A special token that opens a thought, in the families of models that name it so: "<|begin_of_thought|>"."""
+_TOKEN_END = re.compile(
+    rf"<{_BAR}(?:/(?:{_THOUGHT})|end{_GAP}(?:of{_GAP})?(?:{_THOUGHT})|(?:{_THOUGHT}){_GAP}end){_BAR}>", re.IGNORECASE
+)
+_TOKEN_OR_TURN_END = re.compile(rf"{_TOKEN_END.pattern}|<\|end\|>", re.IGNORECASE)
 _CHANNEL = "<|channel|>"
 _BODY = "<|message|>"
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
-_SPOKEN = ("analysis", "assistantfinal")
+_LATER_CHANNEL = "<|end|><|start|>assistant<|channel|>"
+_SPOKEN = "assistantfinal"
 """The same channels where a server drops the special tokens and leaves the words between them."""
+_SPOKEN_WITHOUT_END = re.compile(r"analysis(?:We|The user|User|Let|I|Need|Just|Okay|They)\b")
 _WRAPPED = {
+    "<|content|>": "<|end|>",
+    "<|message|>": "<|return|>",
+    "<|START_TEXT|>": "<|END_TEXT|>",
     "<|begin_of_solution|>": "<|end_of_solution|>",
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<|begin_of_box|>": "<|end_of_box|>",
 }
-_LONE_SIGNS = ("[/THINK]", *(closes for opens, closes in _SIGNS.items() if not opens[0].isalpha()))
+_RESPONSE_END = re.compile(r"\s*\[END FINAL RESPONSE\]\s*(?:<\|end\|>)?\Z")
+_BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
+_LONE_SIGNS = (
+    "[/THINK]",
+    "[BEGIN FINAL RESPONSE]",
+    *(closes for opens, closes in _SIGNS.items() if not (opens[0].isalpha() or "im_start" in closes)),
+)
 _MOST_BLOCKS = 20
 _ANSWER_TAG = re.compile(r"<(answer|response|solution|output|final|final_answer)>", re.IGNORECASE)
 _UNSEEN = " \t\r\n\ufeff\u200b\u2060"
 _TURN = re.compile(
-    r"(?:<\|im_start\|>assistant|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|assistant\|>|<start_of_turn>model\b|"
+    r"(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|\[gMASK\]<sop>|"
+    r"<\N{FULLWIDTH VERTICAL LINE}begin\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
+    r"\N{FULLWIDTH VERTICAL LINE}>)\s*)?"
+    r"(?:<\|im_start\|>assistant(?:<\|im_sep\|>)?|<\|begin\|>assistant|\[\|assistant\|\]|<SPECIAL_11>Assistant\b|"
+    r"<role>ASSISTANT</role>|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|assistant\|>|<start_of_turn>model\b|"
     r"<\|start_of_role\|>assistant<\|end_of_role\|>|<\N{FULLWIDTH VERTICAL LINE}Assistant\N{FULLWIDTH VERTICAL LINE}>|"
-    r"assistant(?=analysis|\s*<\w{0,20}think))"
+    r"assistant(?=analysis|\s*<\w{0,20}think)|(?<=>))"
 )
 """The beginning of a turn, which some servers leave in."""
 
@@ -131,14 +157,15 @@ def _without_answer_tag(text: str, named: Collection[str]) -> str:
 
 def may_think(text: str) -> bool:
     """Whether a text may hold thoughts; most texts do not, which is found out in 0.3 microseconds."""
-    ends = "</" in text or "|>" in text or "[/" in text or _SIGN_END in text or "<unused95>" in text
-    return ends or text.lstrip().startswith(_STARTS)
+    ends = "</" in text or "|>" in text or "[/" in text or _SIGN_END in text or "95>" in text
+    return ends or _SPOKEN in text or "[BEGIN FINAL RESPONSE]" in text or text.lstrip().startswith(_STARTS)
 
 
 _SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
 _STARTS = (
     *("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought"),
-    *("```think", "```thought", "```reason", "Thinking...", "assistant"),
+    *("```think", "```thought", "```reason", "Thinking...", "assistant", "Here's my thought", "&lt;think", "/think"),
+    "Here are my reasoning",
 )
 
 
@@ -159,6 +186,9 @@ def split_thinking(
         thoughts.append(lone[0])
         rest = lone[1]
     rest = rest.strip()
+    if thoughts:
+        rest = _BOX.sub(r"\1", _RESPONSE_END.sub("", rest))
+        rest = _TURN.sub("", rest, count=1).lstrip() if _TURN.match(rest) else rest
     opens = next((opens for opens in _WRAPPED if rest.startswith(opens)), "")
     if opens:
         rest = rest[len(opens) :].removesuffix(_WRAPPED[opens]).strip()
@@ -191,12 +221,19 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
     match = _BRACKET.match(text)
     if match:
         return _between(text, match.end(), f"[/{match[1]}]")
+    match = _SMALL_BRACKET.match(text)
+    if match and f"[/{match[1]}]" in text:
+        return _between(text, match.end(), f"[/{match[1]}]")
     match = None if "<details" in prompt else _FOLDED.match(text)
     if match and (_OF_THOUGHT.search(match["title"]) or _OF_THOUGHT.search(match["kind"] or "")):
         return _between(text, match.end(), "</details>")
     match = None if "```" in prompt else _FENCE.match(text)
     if match and "\n```" in text[match.end() - 1 :]:
         return _between(text, match.end() - 1, "\n```")
+    match = _TOKEN.match(text)
+    if match:
+        end = _TOKEN_OR_TURN_END.search(text, match.end())
+        return _between(text, match.end(), "<|end|>" if end is None else end[0])
     for opens, closes in _SIGNS.items():
         if text.startswith(opens):
             if opens[0].isalpha() and closes not in text:  # words, not special tokens
@@ -204,9 +241,12 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
             return _between(text, len(opens), closes)
     if text.startswith((_CHANNEL, "<|start|>assistant" + _CHANNEL, "analysis" + _BODY)):
         return _channels(text if text[0] == "<" else _CHANNEL + text)
-    opens, closes = _SPOKEN
-    if text.startswith(opens) and not text[len(opens) :][:1].isspace() and closes in text:
-        return _between(text, len(opens), closes)
+    if _LATER_CHANNEL in text:  # the prompt began the first one
+        return _channels(f"{_CHANNEL}analysis{_BODY}{text}")
+    if text.startswith("analysis") and _SPOKEN in text:
+        return _between(text, len("analysis"), _SPOKEN)
+    if _SPOKEN_WITHOUT_END.match(text):
+        return text[len("analysis") :].strip(), ""
     return None
 
 
@@ -246,9 +286,18 @@ def _channels(text: str) -> tuple[str, str]:
 
 def _up_to_a_lone_end(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
     """A thought whose opening tag was in the prompt, and what comes after its end; None where there is no such end."""
+    before, found, after = text.partition(_SPOKEN)
+    is_form = before.lstrip()[:1] in ("{", "[", "<")  # which holds it as a part of a value
+    if found and after.strip() and not (is_form or {before[-1:], after[:1]} & set("`'\"")):
+        return before.strip(), after
     for sign in _LONE_SIGNS:
         before, found, after = text.partition(sign)
         if found and sign.replace("/", "") not in before and _stands_apart(before, after):
+            return before.strip(), after
+    match = _TOKEN_END.search(text)
+    if match and not _TOKEN.search(text, 0, match.start()):
+        before, after = text[: match.start()], text[match.end() :]
+        if _stands_apart(before, after):
             return before.strip(), after
     match = _CLOSED_TAG.search(text)
     if match is None or _is_asked_for(match[1].lower(), named, prompt):
@@ -289,7 +338,7 @@ _LONGEST_START = 240
 _LONGEST_END = 40
 
 
-_FIRST_SIGNS = frozenset({"<", "[", *(opens[0] for opens in _SIGNS)})
+_FIRST_SIGNS = frozenset("<[\N{WHITE LEFT-POINTING TRIANGLE}")
 
 
 class ThinkingFeed:
@@ -347,14 +396,17 @@ class ThinkingFeed:
             return
         if any(begin.startswith(text) for begin in self._begins):
             return
-        tag, bracket = _ALWAYS_TAG.match(text), _BRACKET.match(text)
-        sign = next((opens for opens in _SIGNS if not opens[0].isalpha() and text.startswith(opens)), "")
+        tag, bracket, token = _ALWAYS_TAG.match(text), _BRACKET.match(text), _TOKEN.match(text)
+        sign = next((opens for opens in _SIGNS if opens[0] in _FIRST_SIGNS and text.startswith(opens)), "")
         if tag is not None:
             self._end = _same_tag(tag[1])
             self._held = text[tag.end() :]
         elif bracket is not None:
             self._end = re.compile(re.escape(f"[/{bracket[1]}]"))
             self._held = text[bracket.end() :]
+        elif token is not None:
+            self._end = _TOKEN_OR_TURN_END
+            self._held = text[token.end() :]
         elif sign:
             self._end = re.compile(re.escape(_SIGNS[sign]))
             self._held = text[len(sign) :]

@@ -61,13 +61,40 @@ DIALECTS = [
     "It is Paris.[/THINK]Paris",
     "It is Paris.<unused95>Paris",
     f"It is Paris.{SIGNS.format('/think')}Paris",
+    "[think]It is Paris.[/think]Paris",
+    "<s>[THINK]It is Paris.[/THINK]Paris</s>",
+    "[gMASK]<sop><|assistant|>\n<think>It is Paris.</think>\nParis<|user|>",
+    "[|assistant|]<thought>It is Paris.</thought>\nParis[|endofturn|]",
+    "<|im_start|>assistant<|im_sep|><think>It is Paris.</think>Paris<|im_end|>",
+    "<SPECIAL_11>Assistant\n<think>It is Paris.</think>\nParis\n<SPECIAL_12>",
+    "<role>ASSISTANT</role><think>It is Paris.</think>Paris<|role_end|>",
+    "<|begin|>assistant<|think|>It is Paris.<|end|><|begin|>assistant<|content|>Paris<|end|>",
+    "<|START_THINKING|>It is Paris.<|END_THINKING|><|START_TEXT|>Paris<|END_TEXT|>",
+    "<|im_start|>think\nIt is Paris.\n<|im_start|>answer\nParis",
+    "/think\nIt is Paris.\n<|im_start|>assistant\nParis",
+    "<ctrl94>thought\nIt is Paris.<ctrl95>Paris",
+    "&lt;think&gt;It is Paris.&lt;/think&gt;Paris",
+    "<|reasoning|>It is Paris.<|/reasoning|>Paris",
+    "<|begin_of_thinking|>It is Paris.<|end_of_thinking|>Paris",
+    "<\uff5cbegin\u2581of\u2581thinking\uff5c>It is Paris.<\uff5cend\u2581of\u2581thinking\uff5c>Paris",
+    "Here's my thought process: It is Paris.\n\nHere's my response: Paris",
+    "Here are my reasoning steps:\nIt is Paris.\n[BEGIN FINAL RESPONSE]\nParis\n[END FINAL RESPONSE]",
+    "It is Paris.\n[BEGIN FINAL RESPONSE]\nParis\n[END FINAL RESPONSE]\n<|end|>",
+    "analysis It is Paris. assistantfinal Paris",
+    "analysis\nIt is Paris.\nassistantfinal\nParis",
+    "It is Paris.assistantfinalParis",
+    "It is Paris.<|end|><|start|>assistant<|channel|>final<|message|>Paris<|return|>",
+    "<think>It is Paris.</think><|begin_of_box|>Par<|end_of_box|>is",
 ]
 
 
 @pytest.mark.parametrize("reply", DIALECTS)
 def test_a_thought_is_split_off_in_every_dialect(reply: str) -> None:
     lm = FunctionLM(lambda messages: reply)
-    assert (lm("Capital of France?").text, lm("Capital of France?").reasoning) == ("Paris", "It is Paris.")
+    ends = ("<|user|>", "[|endofturn|]", "<|im_end|>", "<SPECIAL_12>", "<|role_end|>", "</s>", "<|end|>", "<|return|>")
+    found = lm("Capital of France?")
+    text = next((found.text.removesuffix(end) for end in ends if found.text.endswith(end)), found.text)  # of the turn
+    assert (text.strip(), found.reasoning) == ("Paris", "It is Paris.")
     prediction = nn.Predict("question -> capital").to(lm)(question="France?")
     assert prediction.capital == "Paris"
 
@@ -84,6 +111,9 @@ def test_a_thought_is_split_off_in_every_dialect(reply: str) -> None:
         ("<think>It might be Paris, or", "", "It might be Paris, or"),
         ("<think>say </think> there?\n</think>\nParis", "Paris", "say\n\nthere?"),
         ("<|channel|>analysis<|message|>It might be", "", "It might be"),
+        ("analysisWe might say Paris, or", "", "We might say Paris, or"),
+        ("<|think|>It might be Paris, or", "", "It might be Paris, or"),
+        ("<|message|>Paris<|return|>", "Paris", ""),
         ("<think>it is</think>Use `</think>` to end it.", "Use `</think>` to end it.", "it is"),
     ],
 )
@@ -107,6 +137,13 @@ def test_odd_thoughts(reply: str, answer: str, thought: str) -> None:
         "<answer>Paris</answer>",
         "<p>First.</p>\n<p>Second.</p>",
         "analysis of the text: good",
+        "analysisMode is the variable",
+        "[Thinking] He looks at the map.",
+        'It prints "assistantfinal" at the end.',
+        "Here's my response: Paris",
+        "The model writes <|end_of_thinking|> behind its thoughts.",
+        "<s>struck</s>",
+        "Paris<|im_end|>\n<|im_start|>assistant\nAnd Lyon.",
         "[1] and [/1]",
         "A thought looks like <think>this.\n</think>\n\nThat is all.",
         "A thought looks like <THINK>this.\n</think>\n\nThat is all.",
@@ -201,7 +238,10 @@ def fed(text: str, size: int) -> tuple[str, str]:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_pieces_of_a_stream_are_told_apart_as_they_come(size: int) -> None:
     starts = ("<think>", "<THINK>", "<thinking>", "[THINK]", "<|channel>", "<unused94>", "<|inner_prefix|>")
+    starts += ("<ctrl94>", "<|reasoning|>", "<|begin_of_th", "<\uff5cbegin")
     for reply in (reply for reply in DIALECTS if reply.lstrip().startswith(starts) and "box" not in reply):
+        if "begin_of_solution" in reply:
+            continue
         thought, answer = fed(reply, size)
         assert (thought.strip(), answer.strip()) == ("It is Paris.", "Paris")
     assert fed("<think>It might < 3", size) == ("It might < 3", "")
