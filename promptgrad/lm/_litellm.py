@@ -51,6 +51,9 @@ _NO_KEY = re.compile(
     re.IGNORECASE,
 )
 _UNSET = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:KEY|TOKEN)\b (?:is )?not set")
+_UNNAMED = re.compile(
+    r"\b(?:api_base|base_url) (?:is|must be) (?:required|set|given)|(?:missing|no) (?:api_base|base_url)\b"
+)
 _UNREACHED = re.compile(
     r"cannot connect to host|connection (?:error|refused|reset)|server disconnected|name or service not known"
     r"|nodename nor servname|temporary failure in name resolution",
@@ -59,25 +62,20 @@ _UNREACHED = re.compile(
 _MODULE = re.compile(r"No module named '([\w.]+)'")
 _REFUSED = range(400, 500)
 _BY_KEY = frozenset(
-    {
-        "anthropic",
-        "cerebras",
-        "cohere",
-        "cohere_chat",
-        "deepinfra",
-        "deepseek",
-        "fireworks_ai",
-        "gemini",
-        "groq",
-        "mistral",
-        "openrouter",
-        "perplexity",
-        "replicate",
-        "together_ai",
-        "xai",
-    }
+    [
+        *("anthropic", "cerebras", "deepinfra", "deepseek", "fireworks_ai", "gemini", "groq", "mistral", "perplexity"),
+        *("together_ai", "xai"),
+    ]
 )
 """Providers that answer nobody without a key, which litellm takes from the environment alone."""
+_ITS_KEYS = {
+    **dict.fromkeys(("cohere", "cohere_chat"), ("COHERE_API_KEY", "CO_API_KEY")),
+    "minimax": ("MINIMAX_API_KEY",),
+    "openrouter": ("OPENROUTER_API_KEY", "OR_API_KEY"),
+    "replicate": ("REPLICATE_API_KEY", "REPLICATE_API_TOKEN"),
+    "snowflake": ("SNOWFLAKE_JWT",),
+}
+"""The variables that litellm reads where what it says of them is less, or nothing."""
 _NO_ADDRESS = frozenset({"ai21", "custom_openai", "litellm_proxy", "lm_studio", "xinference"})
 """Providers whose servers are the user's own, or gone, and which litellm asks at OpenAI's address if none is given."""
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
@@ -246,9 +244,13 @@ class LiteLLM(Transport):
         self._refuse_another(litellm)
         provider = self.model.partition("/")[0]
         given = self._api_key is not None or self._endpoint is not None or not self._settings.keys().isdisjoint(_GIVEN)
-        if given or provider not in _BY_KEY or litellm.api_key is not None:
+        if given or provider not in (_BY_KEY | _ITS_KEYS.keys()) or litellm.api_key is not None:
             return
-        missing = litellm.validate_environment(self.model).get("missing_keys")
+        missing = _ITS_KEYS.get(provider)
+        if missing is None:
+            missing = litellm.validate_environment(self.model).get("missing_keys")
+        elif any(map(os.environ.get, missing)):
+            return
         if missing:
             names = " or ".join(missing)
             raise AuthenticationError(
@@ -421,6 +423,8 @@ class LiteLLM(Transport):
         if isinstance(error, known.Timeout) and not told.startswith("{"):  # else its server says so
             return out_of_time(error, where, self.timeout, passed_by)
         module = _MODULE.search(text)
+        if status not in _REFUSED and _UNNAMED.search(text):
+            return BadRequestError(f"{where}: {text}; nothing was sent: pass base_url=", body=text)
         if module and status not in _REFUSED:
             return MissingExtraError(f"{where}: this provider needs the package {module[1]!r}: {text.splitlines()[0]}")
         if status not in _REFUSED and (_NO_KEY.search(text) or _UNSET.search(text)):  # litellm has many messages for it

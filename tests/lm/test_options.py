@@ -408,6 +408,11 @@ def test_anthropics_errors(anthropics, status, kind, message, error):
         ("deepseek/m", "DEEPSEEK_API_KEY"),
         ("openrouter/a/m", "OPENROUTER_API_KEY"),
         ("fireworks_ai/m", "FIREWORKS_"),
+        ("cohere/m", "COHERE_API_KEY or CO_API_KEY"),
+        ("cohere_chat/m", "COHERE_API_KEY or CO_API_KEY"),
+        ("replicate/a/m", "REPLICATE_API_TOKEN"),
+        ("minimax/m", "MINIMAX_API_KEY"),
+        ("snowflake/m", "SNOWFLAKE_JWT"),
         ("gpt-4o-mini", "OPENAI_API_KEY"),
     ],
 )
@@ -419,6 +424,31 @@ def test_a_missing_key_is_said_before_litellm_sends_anything(name, variable, esc
 
     with pytest.raises(AuthenticationError, match=variable):
         Retry(LiteLLM(name), sleep=note)("q")
+    assert (waits, escapes) == ([], [])
+
+
+@needs_litellm
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("cohere/m", "CO_API_KEY"), ("replicate/a/m", "REPLICATE_API_TOKEN"), ("openrouter/a/m", "OR_API_KEY")],
+)
+def test_a_key_is_one_under_the_name_that_its_provider_gives_it(name, variable, escapes, monkeypatch):
+    monkeypatch.setenv(variable, KEY)
+    with pytest.raises(LMConnectionError):
+        LiteLLM(name)("q")
+    assert escapes
+    escapes.clear()
+
+
+@needs_litellm
+def test_an_address_that_litellm_lacks_is_said_at_once(escapes):
+    waits = []
+
+    async def note(seconds):
+        waits.append(seconds)
+
+    with pytest.raises(BadRequestError, match="nothing was sent: pass base_url="):
+        Retry(LiteLLM("azure_ai/m", KEY), sleep=note)("q")
     assert (waits, escapes) == ([], [])
 
 
