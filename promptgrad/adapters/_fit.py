@@ -32,6 +32,7 @@ from promptgrad.adapters._kinds import (
 )
 from promptgrad.adapters._nearly_json import Exact
 from promptgrad.adapters._numbers import read_number
+from promptgrad.adapters._units import have_several_units
 from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read_boolean, read_choice, spellings
 
 Fit = Callable[[Any], Any]
@@ -86,12 +87,12 @@ def _make(annotation: Any) -> Fit | None:
         return partial(_fit_union, members(annotation))
     if origin is tuple and args:
         if len(args) == 2 and args[1] is ...:
-            return _fit_items(fitter(args[0]))
+            return _of_one_unit(args[0], _fit_items(fitter(args[0])))
         return _fit_places([fitter(arg) for arg in args])
     if is_list(origin) and args:
-        return _fit_items(fitter(args[0]))
+        return _of_one_unit(args[0], _fit_items(fitter(args[0])))
     if is_mapping(origin) and args:
-        return _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None)
+        return _of_one_unit(args[-1], _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None))
     if is_named_tuple(annotation):
         by_name = _Fields(annotation)
         return lambda value: by_name(value) if isinstance(value, dict) else by_name.in_order(value)
@@ -287,6 +288,20 @@ def _reads(kind: Any) -> bool:
 
 def _holds(kind: Any, value: Any) -> bool:
     return is_named_tuple(kind) or is_list(get_origin(kind) or kind) is isinstance(value, list)
+
+
+def _of_one_unit(kind: Any, fit: Fit | None) -> Fit | None:
+    """Fits a list or an object of numbers, and refuses units that differ, of which the numbers lose each."""
+    kinds = members(kind)
+    if fit is None or str in kinds or not any(one in _NUMBERS for one in kinds):
+        return fit
+
+    def apply(value: Any) -> Any:
+        if isinstance(value, (list, dict)) and have_several_units(value.values() if isinstance(value, dict) else value):
+            raise Misfit("holds numbers in several units: give all in one unit, as numbers alone")
+        return fit(value)
+
+    return apply
 
 
 def _fit_items(fit: Fit | None) -> Fit | None:

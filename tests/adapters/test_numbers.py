@@ -391,6 +391,7 @@ def test_one_number_said_twice_is_one_number(text):
         "5!", "The answer is 5!", "3.14159...", "5 +", "5,00 \N{EURO SIGN}-", "5 DR", "5 Cr", "44 BC", "44 B.C.E.",
         "\N{INDIAN RUPEE SIGN}2.5L", "5 thou", "5 percentage points", "5 years ago", "5 minutes early", "5 behind",
         "5 decrease", "a loss: 5 loss", "5 in debt", "5 owed", "5 each", "5 apiece",
+        "5 tops", "5 lower", "5 cheaper", "5 points down", "5 off", "5 overdraft", "1 googol",
     ],
 )  # fmt: skip
 def test_fractions_denials_and_numbers_in_words_are_asked_again(text):

@@ -289,6 +289,17 @@ def read(annotation: Any, text: str, adapter: Adapter = CHAT) -> Any:
         (dict[str, int], '{"a": 5 // or 6\n}', AGAIN),
         (dict[str, int], '{"a": 5, /* should be 6 */ "b": 1}', AGAIN),
         (dict[str, int], '{"a": 5, // five, of the order\n "b": 1}', {"a": 5, "b": 1}),
+        # numbers whose units differ
+        (list[float], '["1.5 kg", "300 g"]', AGAIN),
+        (list[float], "- 5 min\n- 2 hours", AGAIN),
+        (list[float], '["$5", "\N{EURO SIGN}6"]', AGAIN),
+        (tuple[float, ...], '["20 \N{DEGREE SIGN}C", "68 \N{DEGREE SIGN}F"]', AGAIN),
+        (dict[str, float | None], '{"a": "5 km", "b": null, "c": "300 m"}', AGAIN),
+        (dict[str, list[int]], '{"a": ["5 MB"], "b": ["2 GB", "3 GB"]}', {"a": [5], "b": [2, 3]}),
+        (list[float], '["1.5 kg", "3 kilograms", 4]', [1.5, 3.0, 4.0]),
+        (list[int], '["5 apples", "3 pears"]', [5, 3]),
+        (list[int | str], '["5 min", "2 h"]', ["5 min", "2 h"]),
+        (list[Literal["5 min", "2 h"]], '["5 min", "2 h"]', ["5 min", "2 h"]),
         # a share behind yes or no, and a denial of the contrary
         (bool, "Yes: 10%", AGAIN),
         (bool, "True = 0.2", AGAIN),

@@ -1,0 +1,38 @@
+"""Units of the numbers in a list: of "1.5 kg" and "300 g" none is the meant value without the other's unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_OF_ONE_KIND = """\
+mg; g gram grams; kg kilogram kilograms; t tonne tonnes ton tons; lb lbs pound pounds; oz ounce ounces
+ms; s sec second seconds; min mins minute minutes; h hr hour hours; d day days; week weeks; month months; year years
+mm; cm; m metre metres meter meters; km kilometres kilometers; mi mile miles; ft foot feet; in inch inches
+ml; cl; dl; l litre litres liter liters; gal gallon gallons
+kb; mb; gb; tb
+hz; khz; mhz; ghz
+w; kw; mw; gw
+wh; kwh; mwh
+°c c celsius; °f f fahrenheit
+$ usd dollar dollars; € eur euro euros; £ gbp; ¥ jpy yen; ₹ inr rs rupees; chf
+"""
+_UNITS = {
+    name: (kind, unit)
+    for kind, line in enumerate(_OF_ONE_KIND.splitlines())
+    for unit, names in enumerate(line.split(";"))
+    for name in names.split()
+}
+_WRITTEN = re.compile(r"\A\W*?([$€£¥₹]|[A-Z]{2,3}(?= ?\d))|[\d.,] ?(°?[A-Za-z]+|[°%$€£¥₹])[\s.)*_`]*\Z")
+
+
+def have_several_units(texts: Iterable[object]) -> bool:
+    """Whether the texts among some values are quantities of one kind in different units: "5 min" beside "2 h"."""
+    found: dict[int, int] = {}
+    for text in texts:
+        written = _WRITTEN.search(text) if isinstance(text, str) and len(text) < 60 else None
+        if written is not None:
+            known = _UNITS.get((written[1] or written[2]).lower())
+            if known is not None and found.setdefault(*known) != known[1]:
+                return True
+    return False
