@@ -13,6 +13,7 @@ from promptgrad.signature import Field
 
 _AT_THE_START = (
     *("```think", "```thought", "```reason", "Thinking...", "analysis", "Here is my thought process", "<details"),
+    *("Here's my thought process", "Here are my reasoning steps", "/think", "&lt;think", "[think"),
     *(
         "<reason",
         "<thought",
