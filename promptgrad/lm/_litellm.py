@@ -33,7 +33,7 @@ from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import has_addresses, weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._providers import known_prefixes, own_address
+from promptgrad.lm._providers import BY_KEY, ITS_KEYS, known_prefixes, own_address
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._sse import Assembly
@@ -61,21 +61,6 @@ _UNREACHED = re.compile(
 )
 _MODULE = re.compile(r"No module named '([\w.]+)'")
 _REFUSED = range(400, 500)
-_BY_KEY = frozenset(
-    [
-        *("anthropic", "cerebras", "deepinfra", "deepseek", "fireworks_ai", "gemini", "groq", "mistral", "perplexity"),
-        *("together_ai", "xai"),
-    ]
-)
-"""Providers that answer nobody without a key, which litellm takes from the environment alone."""
-_ITS_KEYS = {
-    **dict.fromkeys(("cohere", "cohere_chat"), ("COHERE_API_KEY", "CO_API_KEY")),
-    "minimax": ("MINIMAX_API_KEY",),
-    "openrouter": ("OPENROUTER_API_KEY", "OR_API_KEY"),
-    "replicate": ("REPLICATE_API_KEY", "REPLICATE_API_TOKEN"),
-    "snowflake": ("SNOWFLAKE_JWT",),
-}
-"""The variables that litellm reads where what it says of them is less, or nothing."""
 _NO_ADDRESS = frozenset({"ai21", "custom_openai", "litellm_proxy", "lm_studio", "xinference"})
 """Providers whose servers are the user's own, or gone, and which litellm asks at OpenAI's address if none is given."""
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "headers"})
@@ -244,9 +229,9 @@ class LiteLLM(Transport):
         self._refuse_another(litellm)
         provider = self.model.partition("/")[0]
         given = self._api_key is not None or self._endpoint is not None or not self._settings.keys().isdisjoint(_GIVEN)
-        if given or provider not in (_BY_KEY | _ITS_KEYS.keys()) or litellm.api_key is not None:
+        if given or provider not in (BY_KEY | ITS_KEYS.keys()) or litellm.api_key is not None:
             return
-        missing = _ITS_KEYS.get(provider)
+        missing = ITS_KEYS.get(provider)
         if missing is None:
             missing = litellm.validate_environment(self.model).get("missing_keys")
         elif any(map(os.environ.get, missing)):

@@ -48,6 +48,23 @@ OWN_DIALECT = frozenset(
 """Providers whose dialect is their own, which litellm speaks, also at an address of yours."""
 
 
+BY_KEY = frozenset(
+    [
+        *("anthropic", "cerebras", "deepinfra", "deepseek", "fireworks_ai", "gemini", "groq", "mistral", "perplexity"),
+        *("together_ai", "xai"),
+    ]
+)
+"""Providers that answer nobody without a key, which litellm takes from the environment alone."""
+ITS_KEYS = {
+    **dict.fromkeys(("cohere", "cohere_chat"), ("COHERE_API_KEY", "CO_API_KEY")),
+    "minimax": ("MINIMAX_API_KEY",),
+    "openrouter": ("OPENROUTER_API_KEY", "OR_API_KEY"),
+    "replicate": ("REPLICATE_API_KEY", "REPLICATE_API_TOKEN"),
+    "snowflake": ("SNOWFLAKE_JWT",),
+}
+"""The variables that litellm reads where what it says of them is less, or nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """A provider whose dialect is OpenAI's.
