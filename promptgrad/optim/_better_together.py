@@ -38,9 +38,7 @@ class BetterTogether(Search):
         if strange := [name for name in optimizers if name in TOGETHER_HABITS]:
             refuse("BetterTogether", strange, TOGETHER_HABITS, ())
         if not isinstance(strategy, str):
-            raise TypeError(
-                f"BetterTogether takes a strategy first, 'p -> w', and then optimizers, not {strategy!r:.40}"
-            )
+            raise TypeError(f"BetterTogether takes a strategy first, 'p -> w', then optimizers, not {strategy!r:.40}")
         names = [name.strip() for name in strategy.split("->")]
         missing = [name or "(nothing)" for name in dict.fromkeys(names) if name not in optimizers]
         unused = [name for name in optimizers if name not in names]
