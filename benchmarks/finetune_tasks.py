@@ -41,7 +41,7 @@ from _study import numbers, options, read, study
 from bench_optimizers import interval, markdown
 
 TASKS = ("label-map-color", "count-fruit", "color-of-odd")
-SKILL = ("long-rest", "long-count-fruit", "long-count-even")
+SKILL = ("long-rest", "long-count-fruit", "long-count-red", "long-count-even")
 STALL = ("each-color", "each-size", "each-place")
 TOGETHER = ("prompts", "weights", "p -> w")
 AFTER = ("sft-greedy", "sft-sampled", "sft-best", "grpo")
