@@ -42,16 +42,18 @@ def json_grammar(schema: Mapping[str, Any]) -> str:
     Args:
         schema: The JSON schema of an object, list or other value.
     """
-    return f"start: /[ \\n]{{0,2}}/ value\nvalue: {json_rule(schema, spaced=_may_list_numbers(schema))}\n"
+    return f"start: /[ \\n]{{0,2}}/ value\nvalue: {json_rule(schema)}\n"
 
 
-def json_rule(schema: Mapping[str, Any], *, spaced: bool = False) -> str:
+def json_rule(schema: Mapping[str, Any], *, spaced: bool | None = None) -> str:
     """The part of a grammar that stands for one line of JSON that fits a schema.
 
     Args:
         schema: The schema.
-        spaced: Whether a blank must follow each comma: 253,935 may be one number.
+        spaced: Whether a blank must follow each comma, as 253,935 may be one number; None for where there may be lists of
+            numbers.
     """
+    spaced = _may_list_numbers(schema) if spaced is None else spaced
     told = {**_translated(schema), "x-guidance": _SPACED if spaced else _SEPARATORS}
     return f"%json {json.dumps(told, ensure_ascii=True)}"
 

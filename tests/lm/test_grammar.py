@@ -15,7 +15,7 @@ import pytest
 from promptgrad import aio, nn
 from promptgrad.adapters import get_adapter
 from promptgrad.errors import BadRequestError, CutReplyError, MissingExtraError
-from promptgrad.lm import Cache, Local, Message, Request, json_grammar, pocket
+from promptgrad.lm import Cache, Local, Message, Request, json_grammar, json_rule, pocket
 from promptgrad.signature import Field, Signature
 
 torch = pytest.importorskip("torch")
@@ -429,6 +429,10 @@ def test_numbers_in_a_list_are_told_apart_in_json_too(wide):
     forms = {name: json_grammar(Field("it", kind, role="output").json_schema()) for name, kind in kinds.items()}
     assert takes(wide, forms["numbers"], "[9232, 164, 17]")
     assert not takes(wide, forms["numbers"], "[9232, 164,17]")
+    rule = json_rule({"type": "object", "properties": {"it": {"type": "array", "items": {"type": "integer"}}}})
+    call = f"start: call\ncall: {rule}\n"  # as the arguments of a tool of a local model are held
+    assert takes(wide, call, '{"it": [9232, 164, 17]}')
+    assert not takes(wide, call, '{"it": [9232, 164,17]}')
     assert takes(wide, forms["texts"], '["a","b", "c"]')
     assert not takes(wide, forms["rest"], '{"a": [1, 2,3]}')
 
