@@ -50,8 +50,8 @@ def json_rule(schema: Mapping[str, Any], *, spaced: bool | None = None) -> str:
 
     Args:
         schema: The schema.
-        spaced: Whether a blank must follow each comma, as 253,935 may be one number; None for where there may be lists of
-            numbers.
+        spaced: Whether a blank must follow each comma, as 253,935 may be one number; None for where there may be
+            lists of numbers.
     """
     spaced = _may_list_numbers(schema) if spaced is None else spaced
     told = {**_translated(schema), "x-guidance": _SPACED if spaced else _SEPARATORS}

@@ -90,7 +90,7 @@ def test_equal_content_is_an_equal_digest(one, other):
     assert one != other or hash(one) == hash(other)
 
 
-@pytest.mark.parametrize(("kind", "value"), TYPED, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("kind", "value"), TYPED, ids=[str(kind)[:30] for kind, _ in TYPED])
 def test_an_exchange_of_any_types_is_saved_and_asks_the_same(kind, value):
     fields = [Field("history", History), Field("q"), Field("given", kind), Field("answer", str, role="output")]
     program, other = (nn.Predict(Signature(fields, "Go on.")) for _ in "ab")
