@@ -1,6 +1,5 @@
 """The search of `TGD` in `Trainer.fit`: which runs a step looks at, who writes from them, and when it ends."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from promptgrad.search import (
     revise,
     reviser_for,
     role,
-    sift,
     swapped,
     unblamed,
     varied,
@@ -68,9 +66,7 @@ class Descent:
         self.trained = [(place, given[place.path]) for place in session.places(tgd.kinds) if place.path in given]
         self.places = [place for place, _ in self.trained]
         self.priced = any(group["length_price"] for group in self.options.values())
-        self.lineage, self.out = [session.base], set[str]()
-        several = tgd.steps is None and tgd.proposals > 1 and not self.priced
-        self.sifts = several and len(self.places) == 1 and FEW_RUNS <= session.runs_left() < math.inf
+        self.lineage = [session.base]
 
     async def run(self) -> None:
         """Take steps until their number, the patience or the budget ends, or nothing is left to win."""
@@ -116,7 +112,8 @@ class Descent:
         if not texts:
             failed = any(not row.right for place in self.places for row in session.rows.of(place, base))
             return StepReport((), notes=notes or ("samples failed and nobody was blamed",) * failed)
-        edits, candidates = await self.sifted(step, base, texts, writer)
+        edits = await self.write(step, base, texts, writer)
+        candidates = children(step, base, edits)
         if not candidates:
             kinds = {place.path: parameter.kind for place, parameter in self.trained}
             refused = [Change.of(edit, kinds[edit.path], "") for edit in edits if edit and edit.path in kinds]
@@ -153,34 +150,12 @@ class Descent:
                 texts.append(replace(known, parameter=parameter, role=about, rules=rules, lm=group["lm"]))
         return texts
 
-    async def sifted(
-        self, step: Step, base: Candidate, texts: Sequence[Evidence], writer: Predict | None
-    ) -> tuple[list[Edit | None], list[Candidate]]:
-        """All proposals of a step, and the candidates that go on: the best by rows that the base fails, see `sift`."""
-        session, most, edits = self.session, self.tgd.proposals, list[Edit | None]()
-
-        async def ask(number: int, count: int) -> list[Candidate]:
-            part = step.part(f"again/{number}") if number else step
-            written = await self.write(part, base, texts, writer, count)
-            edits.extend(written)
-            made = [one for one in children(part, base, written) if one.key not in self.out]
-            self.out.update(one.key for one in made)
-            return made
-
-        count = most if session.runs_left() >= FEW_RUNS else min(2, most)
-        if not self.sifts:
-            made = await ask(0, count)
-        else:
-            seen = [example for example in session.train if example.id in session.rows.known(base)]
-            before = session.rows.measured(base, seen)
-            made = await sift(session, ask, before, scope=step.scope("sift"), count=count)
-        self.out -= {one.key for one in made}
-        return edits, made
-
     async def write(
-        self, step: Step, base: Candidate, texts: Sequence[Evidence], writer: Predict | None, count: int
+        self, step: Step, base: Candidate, texts: Sequence[Evidence], writer: Predict | None
     ) -> list[Edit | None]:
-        """So many proposals, each seen with another tip than those before it."""
+        """The proposals of a step, each seen with another tip than those before it."""
+        most = self.tgd.proposals
+        count = most if self.session.runs_left() >= FEW_RUNS else min(2, most)
         before = self.rewriter.numbered(base, texts, count)
         if writer is None:
             edits = list(await self.rewriter.rewrite(step, varied(texts, count, before)))

@@ -61,9 +61,7 @@ class TGD(Optimizer):
     values before the last gain; the results must still beat the best. A rewrite that is more likely better than not
     becomes the best: a search may err on its way, and whether anything is better than the start is decided at its end,
     on all that was measured. With a budget of calls it goes on until that ends, all validation examples are right, or
-    nothing new comes. With one text, a budget of more than 250 runs and no number of steps, proposals are tried on five
-    training examples that the present text fails, and up to eight times as many are written until one is right on
-    these, as in `Auto`.
+    nothing new comes.
 
     With `edits="hunks"` the LM writes insertions, replacements and deletions at quoted anchors instead of the whole
     text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly

@@ -2,11 +2,10 @@
 
 import pytest
 
-from promptgrad import aio, lm, nn, optim, run
+from promptgrad import aio, lm, nn, run
 from promptgrad.data import Example
 from promptgrad.errors import LMConnectionError
 from promptgrad.search import Session, sift
-from promptgrad.train import Trainer
 
 
 def rows(count, start=0):
@@ -111,33 +110,3 @@ def test_it_asks_again_only_while_its_share_of_the_budget_pays_for_it(session):
     _, asked, calls = sifted(session, *(f"Copy{'!' * n}" for n in range(99)))
     assert asked == [2, 2]
     assert calls <= 27
-
-
-@pytest.mark.parametrize("made", [optim.TGD, optim.GEPA])
-@pytest.mark.parametrize(
-    ("options", "budget", "asked"),
-    [
-        ({}, run.Budget(calls=500), {6}),  # the fifth text is the right one
-        ({}, run.Budget(calls=250), {2, 3}),  # too little for asking often
-        ({"steps": 1}, run.Budget(calls=500), {3}),  # who says how many steps bounds the texts too
-        ({}, None, {3}),
-    ],
-)
-def test_optimizers_ask_for_texts_until_one_is_right_only_on_a_budget(made, options, budget, asked):
-    written, before = [0], []
-
-    def writes(messages):
-        if "new_instruction" in messages[0]["content"]:
-            written[0] += 1
-            text = "Below 99 reverse." if written[0] == 5 else f"Copy{'!' * written[0]}"
-            return f"[[ ## analysis ## ]]\nnone\n\n[[ ## new_instruction ## ]]\n{text}\n\n[[ ## completed ## ]]"
-        if written[0] and int(messages[-1]["content"].split("\n")[1][1:-1]) >= 40:
-            before.append(written[0])
-        return answer(messages)
-
-    program = nn.Predict("word -> answer", instruction="Copy it.").to(lm.FunctionLM(writes, name="writes"))
-    optimizer = made([program.instruction], **options)
-    trainer = Trainer(program, optimizer, metric=metric, budget=budget, seed=1, progress=False)
-    trainer.fit(rows(40), rows(80, 40))
-    assert before[0] in asked, "texts that were written before one met the start on validation examples"
-    assert asked != {6} or program.instruction.data == "Below 99 reverse."
