@@ -6,7 +6,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn
-from promptgrad.errors import BudgetExceeded, MetricError, NoLMError
+from promptgrad.errors import BudgetExceeded, LMError, MetricError, NoLMError
 from tests.nn.numbered import numbered
 
 CASE = [pg.Example(question="q", answer="Oslo").with_inputs("question")]
@@ -58,7 +58,7 @@ class TestChoice:
         assert len(asked) == 2
 
     def test_if_all_fail_the_last_error_is_raised(self):
-        with pytest.raises(ValueError, match="second"):
+        with pytest.raises(LMError, match="second"):
             best_of([ValueError("first"), ValueError("second")], 2)[0]("q")
 
     def test_what_the_next_attempt_would_meet_as_well_is_raised_at_once(self):

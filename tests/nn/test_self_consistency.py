@@ -6,7 +6,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import lm, nn
-from promptgrad.errors import SignatureError
+from promptgrad.errors import LMError, SignatureError
 from tests.nn.numbered import numbered
 
 
@@ -36,7 +36,7 @@ def test_what_counts_as_alike_can_be_said():
 
 def test_a_failed_attempt_votes_for_nothing_and_counts_in_the_share():
     assert voting(ValueError("x"), "a", "a", "b")[0]("q") == {"confidence": 0.5, "answer": "a"}
-    with pytest.raises(ValueError, match="last"):
+    with pytest.raises(LMError, match="last"):
         voting(ValueError("first"), ValueError("last"), concurrency=1)[0]("q")
 
 
