@@ -119,7 +119,9 @@ class Scripted:
         self._held -= 1
 
     async def _reply(self, messages: Sequence[Any]) -> str:
-        drawn = hashlib.sha256(f"{text_of(messages[0])} {_asked_with(messages)}".encode("utf-8", "surrogatepass")).digest()
+        drawn = hashlib.sha256(
+            f"{text_of(messages[0])} {_asked_with(messages)}".encode("utf-8", "surrogatepass")
+        ).digest()
         if self._order.random() < _HELD:
             await self._overtaken()
         if drawn[5] < 256 * self._failing:
