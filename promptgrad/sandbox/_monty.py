@@ -19,6 +19,7 @@ from promptgrad.sandbox._session import Answered, Called, Ended, Event, Failed, 
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
 _ASSIGNED = re.compile(r"\b(?:def|class)\s+(\w+)|\b(\w+)\b(?!\s*\()")  # and more: each name that is not called
+_MARK = "_inputs_of_run_"  # a variable beside the inputs, which tells whether they are bound
 _AGAIN = "_granted_"  # before the name of a function that is granted again
 
 _ABOUT = """\
@@ -107,6 +108,7 @@ class MontySession(LimitedSession):
         self._held: Any = None  # the process, while there are variables
         self._waiting: Any = None  # what waits for the answer to a call
         self._printed: Printed | None = None
+        self._runs = 0
         self._assigned: set[str] = set()  # names that the code may have given a value
 
     def _begin(self, code: str, given: dict[str, Any], names: Collection[str], printed: Printed) -> Event:
@@ -115,10 +117,6 @@ class MontySession(LimitedSession):
         self._printed = printed
         granted = dict.fromkeys(names, _never)
         feed = self._held.feed_start
-        if given:  # by themselves, as code that does not parse would leave them unbound
-            bound = self._next(lambda: feed("None", inputs=whole(given)))
-            if isinstance(bound, Failed):
-                return bound
         if hidden := sorted(self._assigned.intersection(names)):  # a variable of the code has the name of a function
             again = "\n".join(f"{name} = {_AGAIN}{name}" for name in hidden)
             found = dict.fromkeys((f"{_AGAIN}{name}" for name in hidden), _never)
@@ -126,9 +124,20 @@ class MontySession(LimitedSession):
             if isinstance(bound, Failed):
                 return bound
         self._assigned.update(word for pair in _ASSIGNED.findall(code) for word in pair if word)
-        return self._next(
-            lambda: feed(whole(code), external_lookup=granted, print_callback=lambda _, text: printed.add(text))
+        told = {**whole(given), _MARK: self._runs} if given else {}
+        self._runs += 1
+        event = self._next(
+            lambda: feed(
+                whole(code), inputs=told, external_lookup=granted, print_callback=lambda _, text: printed.add(text)
+            )
         )
+        if told and isinstance(event, Failed) and not event.lost and self._value_of(_MARK) != told[_MARK]:
+            self._next(lambda: feed("None", inputs=told))  # the code was not begun, as it does not parse
+        return event
+
+    def _value_of(self, name: str) -> Any:
+        event = self._next(lambda: self._held.feed_start(name))
+        return event.value if isinstance(event, Ended) else None
 
     def _resume(self, answer: Answered) -> Event:
         told: dict[str, Any] = {"return_value": whole(answer.value)}

@@ -138,6 +138,10 @@ class InterpreterContract:
                 must(session.run(code, {"x": [1, "a"]}).error is not None, f"the code {code[:5]!r}... ran")
                 found = session.run("x")
                 must(found.value == [1, "a"], f"behind code that did not run, an input is {found.value!r}")
+                session.run("x = 3", {"x": 2})
+                session.run(code, {"x": 4})
+                found = session.run("x")
+                must(found.value == 4, f"behind code that did not run, a new input is {found.value!r}")
 
     def test_half_characters_do_no_harm(self) -> None:
         """A text that holds half of a character passes, as it is or with a sign in the place of the half."""
@@ -178,9 +182,10 @@ class InterpreterContract:
     def test_an_error_leaves_the_variables(self) -> None:
         """After an exception of the code its variables are there."""
         with self.make().session() as session:
-            must(not session.run("x = 2\n1 / 0").lost, "after an exception of the code the variables are lost")
-            found = session.run("x")
-            must(found.value == 2, f"after an exception a variable is {found!r}")
+            for inputs in ({}, {"x": 1}):
+                must(not session.run("x = 2\n1 / 0", inputs).lost, "after an exception the variables are lost")
+                found = session.run("x")
+                must(found.value == 2, f"after an exception a variable is {found!r}")
 
     def test_a_closed_session_runs_nothing(self) -> None:
         """`close` may be called twice; then a run is a `RuntimeError`."""
