@@ -12,6 +12,8 @@ MOST_DEPTH = 64
 MOST_ITEMS = 200_000
 MOST_BITS = 14_000  # of whole numbers: Python writes no longer ones as text
 
+_LEAVES = frozenset({str, float, bytes, bool, type(None)})  # passed on as they are
+
 
 def granted(value: Any, place: str) -> Any:
     """A value for the code, in exact built-in types: subclasses of `str` and the like become what they extend.
@@ -92,10 +94,12 @@ def unpack(value: Any) -> Any:
 
 
 def _copied(value: Any, strange: Any) -> Any:
+    if type(value) in _LEAVES:
+        return value
     left = [MOST_ITEMS]
 
     def copied(item: Any, depth: int) -> Any:
-        if item is None or isinstance(item, bool):
+        if type(item) in _LEAVES:
             return item
         if isinstance(item, int):
             if item.bit_length() > MOST_BITS:
@@ -103,7 +107,7 @@ def _copied(value: Any, strange: Any) -> Any:
             return int(item)
         for kind in (str, float, bytes):
             if isinstance(item, kind):
-                return item if type(item) is kind else _exact(kind, item)
+                return _exact(kind, item)
         if depth > MOST_DEPTH:
             raise ValueError(f"it is nested more than {MOST_DEPTH} deep, or holds itself")
         if isinstance(item, (list, tuple, set, frozenset)):
