@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from promptgrad.adapters._base import Format, unreadable
-from promptgrad.adapters._kinds import bare, members
+from promptgrad.adapters._kinds import bare, holds, members
 from promptgrad.adapters._pieces import MEDIA, cited, is_media, joined, may_hold_media
 from promptgrad.adapters._sections import sections_of
 from promptgrad.adapters._turns import histories
@@ -67,7 +67,7 @@ class _Cites:
         self, text: Signature, names: Sequence[str], thoughts: Sequence[str], make: Callable[[Signature], Format]
     ) -> None:
         self.names = names
-        self.documents = [name for name, field in text.inputs.items() if names and _has_documents(field)]
+        self.documents = [name for name, field in text.inputs.items() if names and holds(field.annotation, Document)]
         self.forms = tuple(
             make(_without(text, [*left])) if names and text.outputs.keys() - left else None
             for left in ({*names}, {*names, *thoughts})
@@ -92,10 +92,6 @@ class _Cites:
 def _are_citations(field: Field) -> bool:
     kind = bare(field.annotation)
     return get_origin(kind) is list and get_args(kind) == (Citation,)
-
-
-def _has_documents(field: Field) -> bool:
-    return Document in (*members(field.annotation), *get_args(bare(field.annotation)))
 
 
 def _without(signature: Signature, names: Sequence[str]) -> Signature:

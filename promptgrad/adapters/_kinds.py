@@ -41,6 +41,11 @@ def members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
+def holds(annotation: Any, kind: type) -> bool:
+    """Whether a type is another one, an alternative to others, or what a list or the like is made of."""
+    return any(kind is one or kind in map(bare, get_args(one)) for one in members(annotation))
+
+
 def is_structure(kind: Any) -> bool:
     """Whether values of a type are lists or objects in JSON."""
     origin = get_origin(kind) or kind

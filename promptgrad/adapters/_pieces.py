@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, get_args, get_type_hints
 
-from promptgrad.adapters._kinds import bare, members
+from promptgrad.adapters._kinds import bare, holds
 from promptgrad.content import Audio, Document, File, Image, References
 from promptgrad.lm import Content, DocumentMark, Part, TextPart
 from promptgrad.signature import Field
@@ -43,7 +43,7 @@ def may_hold_media(annotation: Any, *, any_may: bool = True) -> bool:
 
 def has_pieces(annotation: Any) -> bool:
     """Whether values of a type are written as pieces, and not as one text or JSON: media, and documents."""
-    return Document in (*members(annotation), *get_args(bare(annotation))) or may_hold_media(annotation)
+    return holds(annotation, Document) or may_hold_media(annotation)
 
 
 def is_media(kind: Any) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Format, unreadable
 from promptgrad.adapters._beside import InputFormat, with_beside
-from promptgrad.adapters._kinds import bare, members
+from promptgrad.adapters._kinds import holds, members
 from promptgrad.adapters._tool import Tool
 from promptgrad.adapters._values import missing_input
 from promptgrad.errors import ParseError, RefusalError, SignatureError, ToolCallError
@@ -30,8 +30,8 @@ def with_tools(signature: Signature, make: Callable[[Signature], Format]) -> For
     Raises:
         SignatureError: There are calls without tools, or more than one field of calls.
     """
-    tools = [field for field in signature.inputs.values() if _holds(field, Tool)]
-    calls = [field for field in signature.outputs.values() if _holds(field, ToolCall)]
+    tools = [field for field in signature.inputs.values() if holds(field.annotation, Tool)]
+    calls = [field for field in signature.outputs.values() if holds(field.annotation, ToolCall)]
     if not tools and not calls:
         return with_beside(signature, make)
     if not tools:
@@ -48,10 +48,6 @@ def with_tools(signature: Signature, make: Callable[[Signature], Format]) -> For
         text = text.delete(calls[0].name)
         return ToolFieldsFormat(signature, with_beside(text, make), [field.name for field in tools], calls[0])
     return ToolFieldsFormat(signature, with_beside(text, InputFormat), [field.name for field in tools], calls[0])
-
-
-def _holds(field: Field, kind: type) -> bool:
-    return any(kind is one or kind in map(bare, get_args(one)) for one in members(field.annotation))
 
 
 class ToolFieldsFormat(Format):

@@ -136,8 +136,10 @@ def _kind(field: Field, *, as_json: bool) -> str:
     text = "a string" if as_json else "text"
     if field.is_plain:
         return text
-    if get_origin(field.annotation) is list and get_args(field.annotation)[0] in _MANY:
-        return _MANY[get_args(field.annotation)[0]]
+    lists = [kind for kind in members(field.annotation) if kind is not type(None)]
+    if len(lists) == 1 and get_origin(lists[0]) is list and get_args(lists[0])[0] in _MANY:
+        words = _MANY[get_args(lists[0])[0]]
+        return words if lists == list(members(field.annotation)) else f"{words}, or null"
     schema = tidy_schema({key: value for key, value in field.json_schema().items() if key != "description"})
     options = choices(field)
     annotation = bare(field.annotation)

@@ -129,3 +129,14 @@ def test_a_text_is_a_document_where_one_is_asked_for():
     )
     either = nn.Predict("found: str | Document -> answer")
     assert either.render(found="a")[-1]["content"] != either.render(found=Document("a"))[-1]["content"]
+
+
+def test_a_list_that_may_be_none_is_a_list_of_documents():
+    may = nn.Predict("found: list[Document] | None, pictures: list[Image] | None -> a, citations: list[Citation]")
+    sure = nn.Predict("found: list[Document], pictures: list[Image] -> a, citations: list[Citation]")
+    assert may.messages(found=BOTH, pictures=[])[1] == sure.messages(found=BOTH, pictures=[])[1]
+    assert may.render(found=None, pictures=None)[1]["content"].startswith("[[ ## found ## ]]\nnull\n\n")
+    described = sure.render(found=[], pictures=[])[0]["content"]
+    for words in ("documents with their numbers", "images"):
+        described = described.replace(words, f"{words}, or null")
+    assert may.render(found=None, pictures=None)[0]["content"] == described
