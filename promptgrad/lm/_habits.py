@@ -268,7 +268,14 @@ def _with_words(messages: tuple[Message, ...], words: str) -> tuple[Message, ...
 def _joined(before: str, content: Content, after: str) -> Content:
     if isinstance(content, str):
         return f"{before}{content}{after}"
-    return (*((TextPart(before),) if before else ()), *content, *((TextPart(after),) if after else ()))
+    parts: list[Part] = []
+    for part in (TextPart(before), *content, TextPart(after)):
+        last = parts[-1] if parts else None
+        if isinstance(part, TextPart) and isinstance(last, TextPart) and not (part.document or last.document):
+            parts[-1] = TextPart(last.text + part.text)
+        elif part != TextPart(""):
+            parts.append(part)
+    return tuple(parts)
 
 
 _SOME_OBJECT = '{"type": "json_object"}'

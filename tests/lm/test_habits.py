@@ -7,7 +7,18 @@ from dataclasses import replace
 import pytest
 
 from promptgrad import aio, errors, run
-from promptgrad.lm import HTTP, Completion, Message, Prefix, ReasoningPart, Request, TextPart, _habits
+from promptgrad.lm import (
+    HTTP,
+    Completion,
+    DocumentMark,
+    ImagePart,
+    Message,
+    Prefix,
+    ReasoningPart,
+    Request,
+    TextPart,
+    _habits,
+)
 from promptgrad.lm._habits import Habits, stopped, without_system
 from promptgrad.testing import Garbage, LoopbackLM, Status
 
@@ -153,6 +164,16 @@ def test_system_text_goes_into_the_first_user_turn():
 def test_system_text_alone_becomes_a_user_turn():
     assert without_system((Message("system", "a"), Message("system", "b"))) == (Message("user", "a\n\nb"),)
     assert without_system((Message("user", "a"),)) == (Message("user", "a"),)
+
+
+def test_system_text_joins_the_text_beside_an_image():
+    image, page = ImagePart(b"x", "image/png"), TextPart("p", DocumentMark(1, "", 0))
+    for parts, joined in [
+        ((TextPart("b"), image, TextPart("c")), (TextPart("a\n\nb"), image, TextPart("c"))),
+        ((image,), (TextPart("a\n\n"), image)),
+        ((page, image), (TextPart("a\n\n"), page, image)),
+    ]:
+        assert without_system((Message("system", "a"), Message("user", parts))) == (Message("user", joined),)
 
 
 def test_the_form_of_the_reply_is_asked_for_in_words():
