@@ -11,7 +11,7 @@ from promptgrad.adapters._numbers import last_number
 from promptgrad.adapters._place import ValuePlace
 from promptgrad.adapters._registry import get_adapter
 from promptgrad.adapters._turns import is_history
-from promptgrad.adapters._values import describe, written_as
+from promptgrad.adapters._values import describe
 
 __all__ = [
     "Adapter",
@@ -28,6 +28,7 @@ __all__ = [
     "ToolsAdapter",
     "TwoStepAdapter",
     "ValuePlace",
+    "Written",
     "XMLAdapter",
     "continued",
     "describe",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from promptgrad.adapters._tool import Tool
     from promptgrad.adapters._tools import ToolsAdapter
     from promptgrad.adapters._two_step import TwoStepAdapter, two_step
+    from promptgrad.adapters._written import Written, written_as
     from promptgrad.adapters._xml import XMLAdapter
 else:
     from promptgrad._late import late
@@ -64,10 +66,12 @@ else:
         "Tool": "_tool",
         "ToolsAdapter": "_tools",
         "TwoStepAdapter": "_two_step",
+        "Written": "_written",
         "XMLAdapter": "_xml",
         "observed": "_observation",
         "template": "_template",
         "two_step": "_two_step",
+        "written_as": "_written",
     }
 
     __getattr__, __dir__ = late(__name__, _LATE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 from promptgrad.adapters._base import Format, unreadable
 from promptgrad.adapters._kinds import bare, holds, members
 from promptgrad.adapters._pieces import MEDIA, cited, is_media, joined, may_hold_media
-from promptgrad.adapters._sections import sections_of
+from promptgrad.adapters._sections import ESCAPING, sections_of
 from promptgrad.adapters._turns import histories
 from promptgrad.adapters._values import describe, listed
 from promptgrad.content import Citation, Document, is_reasoning
@@ -113,6 +113,8 @@ def _is_media_output(field: Field) -> bool:
 class InputFormat(Format):
     """Inputs in sections, for a signature whose outputs do not stand in the text of a reply."""
 
+    escaping = ESCAPING
+
     def __init__(self, signature: Signature) -> None:
         super().__init__(signature)
         self.inputs = sections_of(signature)
@@ -158,7 +160,7 @@ class BesideFormat(Format):
         self.media = media
         self.thoughts = thoughts
         self.is_varied = written.is_varied
-        self.escaping = None if aside else written.escaping
+        self.escaping = written.escaping
         self.begins = tuple(dict.fromkeys((*written.begins, *unthought.begins)))
         self._named = [name for name in signature.outputs if name not in thoughts]
 

@@ -58,6 +58,7 @@ class ToolFieldsFormat(Format):
     def __init__(self, signature: Signature, written: Format, tools: Sequence[str], calls: Field) -> None:
         super().__init__(signature)
         self.written = written
+        self.escaping = written.escaping
         self.aside = written.aside
         self.begins = written.begins
         self.tools = tools

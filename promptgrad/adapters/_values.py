@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from promptgrad.adapters._kinds import bare, members
-from promptgrad.adapters._pieces import has_pieces, may_hold_media
+from promptgrad.adapters._pieces import may_hold_media
 from promptgrad.content import (
     Audio,
     Citation,
@@ -62,13 +62,6 @@ def writer(field: Field) -> Callable[[Any], str] | None:
         return lambda value: str(value.value if isinstance(value, enum.Enum) else value)
     odd = may_hold_media(field.annotation) or History in members(field.annotation)
     return partial(_write_text_alone, field) if odd else field.dump_json
-
-
-def written_as(field: Field) -> Literal["text", "json", "parts"]:
-    """How an input stands in a prompt: as its text, as JSON, or as parts and turns that depend on its value."""
-    if History in members(field.annotation) or has_pieces(field.annotation):
-        return "parts"
-    return "text" if field.is_text or choices(field) is not None else "json"
 
 
 def _write_text_alone(field: Field, value: Any) -> str:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import builtins
+import inspect
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from keyword import iskeyword
-from typing import Any
+from typing import Any, NamedTuple
 
-from promptgrad.adapters import written_as
+from promptgrad.adapters import Tool, written_as
 from promptgrad.autograd import Selector, demos_for
+from promptgrad.content import Audio, Document, File, History, Image
 from promptgrad.errors import InputError, NoLMError
-from promptgrad.lm import HTTP, Request, resolve_lm
+from promptgrad.lm import HTTP, Message, Prefix, Request, TextPart, resolve_lm
+from promptgrad.nn import _exported
 from promptgrad.nn._module import Module
 from promptgrad.nn._predict import Predict
-from promptgrad.signature import Signature
+from promptgrad.signature import Field, Signature
+
+_MEDIA: dict[str, type[Image | Audio | File]] = {"image": Image, "audio": Audio, "file": File}
+_ONE = "export(format='openai', inputs=...) shows one call"
+_TAKEN = {*dir(builtins), *vars(_exported)}
+_CONTENT = "promptgradContentZ"
+_ASKED = re.compile(rf'\{{"role":"user","content":("(?:[^"\\]|\\.)*){_CONTENT}((?:[^"\\]|\\.)*")\}}')
 
 
 def export(program: Module, format: str = "openai", inputs: Mapping[str, Any] | None = None) -> Any:
@@ -24,9 +34,10 @@ def export(program: Module, format: str = "openai", inputs: Mapping[str, Any] | 
     with several, it is a mapping by their paths, and `inputs` are those of each path.
 
     "python" gives the source text of a module with a function for each `Predict` of the program, which needs the
-    standard library alone. It sends the same bytes as the `Predict` does, and returns the text of the reply; how the
-    program calls them is its own code. Inputs are texts, or values as JSON has them: a date is a text, a model is a
-    dict with all of its fields in their order.
+    standard library alone. It sends the same bytes as the `Predict` does, and returns the text of the reply, or its
+    message where that may call tools; how the program calls them is its own code. Inputs are texts, or values as JSON
+    has them: a date is a text, a model is a dict with all of its fields in their order. The module says how images,
+    sounds, files, documents, conversations and tools are given.
 
     Args:
         program: A `Predict`, or a program.
@@ -34,9 +45,8 @@ def export(program: Module, format: str = "openai", inputs: Mapping[str, Any] | 
         inputs: The inputs, for "openai".
 
     Raises:
-        ValueError: The format is another, or the prompt of a call cannot be told without its inputs: demos that are
-            chosen for each call, tools, images, documents, earlier turns; or a fixed format sends values that are no
-            texts.
+        ValueError: The format is another; or the prompt of a call cannot be told without its inputs, as where demos are
+            chosen for each call, or an input holds images inside of another value; or its adapter does not take them.
         InputError: An input is missing, unknown or of the wrong type.
     """
     found = {path: module for path, module in program.named_modules() if isinstance(module, Predict)}
@@ -52,9 +62,9 @@ def export(program: Module, format: str = "openai", inputs: Mapping[str, Any] | 
         raise ValueError(f"format is 'openai' or 'python', not {format!r}")
     names: dict[str, str] = {}
     for path in found:
-        names[path] = _name_beside(_word(path.replace(".", "_")) or "predict", names.values())
+        names[path] = _name_beside(_word(path.replace(".", "_")) or "predict", [*_TAKEN, *names.values()])
     functions = [_function(names[path], module) for path, module in found.items()]
-    return "\n\n".join([_HEAD.rstrip("\n"), *functions])
+    return "\n\n".join([inspect.getsource(_exported).rstrip("\n"), *functions])
 
 
 def _transport(predict: Predict) -> HTTP:
@@ -90,88 +100,134 @@ def _name_beside(name: str, taken: Collection[str]) -> str:
     return name
 
 
+class _Stand(NamedTuple):
+    """What stands in a prompt in the place of an input, until there is its value.
+
+    Attributes:
+        kind: How the input stands there, as `written_as` says it.
+        mark: A text that no prompt has.
+        field: The input, such that the value fits.
+        value: The value, which holds the mark.
+        forms: The expressions that write the input, by what the prompt may show of the value.
+    """
+
+    kind: str
+    mark: str
+    field: Field
+    value: Any
+    forms: Mapping[str, str] = {}
+
+
+def _stand_for(field: Field, mark: str, escaping: tuple[str, str]) -> _Stand:
+    name, (kind, many) = field.name, written_as(field)
+    escape = ", ".join(map(ascii, escaping))
+    if kind == "text":
+        return _Stand(kind, mark, field, mark, {mark: f"_text({name}, {escape})"})
+    if kind == "json":
+        value = f"_float({name})" if field.annotation in (float, float | None) else name
+        any_value = field.replace(annotation=int, constraints={})
+        return _Stand(kind, mark, any_value, mark, {f'"{mark}"': f"_json({value}, {escape})"})
+    if kind == "document":
+        shown = [Document(mark)] * 2 if many else Document(mark)
+        text = f"document 1: {mark}\n\ndocument 2: {mark}" if many else mark
+        forms = {text: f"_documents({name}, {escape})", field.dump_json(shown): f"_json({name}, {escape})"}
+        return _Stand(kind, mark, field, shown, forms)
+    if kind in _MEDIA:
+        media = _MEDIA[kind](url=mark)
+        forms = {mark * (2 if many else 1): f"_media({kind!r}, {name})"}
+        return _Stand(kind, mark, field, [media] * 2 if many else media, forms)
+    if kind == "turns":
+        return _Stand(kind, mark, field, History())
+    if kind == "tools":
+        return _Stand(kind, mark, field, [Tool(None, name=mark)])
+    raise ValueError(f"the prompt depends on what the input {name!r}, a {field.type_name}, holds: {_ONE}")
+
+
 def _function(name: str, predict: Predict) -> str:
     """The source text of a function that sends what a `Predict` sends."""
-    adapter, signature = predict._adapter_here(), predict._described()
-    if isinstance(predict.demos.data, Selector):
-        raise ValueError(
-            f"the demos of {name!r} are chosen for each call: export(format='openai', inputs=...) shows one"
-        )
+    adapter, signature, http = predict._adapter_here(), predict._described(), _transport(predict)
+    instruction, demos = predict.instruction.data, predict.demos.data
+    if isinstance(demos, Selector):
+        raise ValueError(f"the demos of {name!r} are chosen for each call: {_ONE}")
     if adapter.first_outputs is not None and "extract" not in dict(predict.named_children()):
         raise ValueError(f"{name!r} makes two calls, by the adapter of the context: give it to the Predict")
-    kinds = {field: written_as(signature.inputs[field]) for field in signature.inputs}
-    form = adapter.format_with(signature, predict.instruction.data)
-    if form.escaping is None or "parts" in kinds.values():
-        raise ValueError(f"the prompt of {name!r} depends on its inputs: export one with format='openai', inputs=...")
-    marks = {field: f"promptgradInput{number}Z" for number, field in enumerate(kinds)}
-    marked = [  # whose inputs take a mark in place of any value
-        field.replace(annotation=int, constraints={}) if kinds.get(field.name) == "json" else field
-        for field in signature.fields.values()
-    ]
-    shadow = Signature(marked, signature.instruction, name=signature.name)
-    instruction, demos = predict.instruction.data, predict.demos.data
-    shown = tuple({key: 0 if kinds.get(key) == "json" else value for key, value in demo.items()} for demo in demos)
-    asked = adapter.compile(shadow, instruction, shown).ask(marks, predict.options)[1]
-    compiled = adapter.compile(signature, instruction, demos)
-    http = _transport(predict)
-    text = http.body(asked.replace(prefix=compiled.prefix)).decode("ascii")
-    names = {mark if kinds[field] == "text" else f'\\"{mark}\\"': field for field, mark in marks.items()}
-    for mark, field in names.items():
-        if mark not in text:
-            raise ValueError(f"the prompt of {name!r} does not show its input {field!r} as it is")
-    parts = re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]
-    pieces = [_piece(names[part], signature, kinds, form.escaping) if part in names else repr(part) for part in parts]
+    escaping = adapter.format_with(signature, instruction).escaping
+    if escaping is None:
+        raise ValueError(f"the adapter of {name!r} does not say how it escapes inputs: {_ONE}")
+    stands = {
+        field.name: _stand_for(field, f"promptgradInput{number}Z", escaping)
+        for number, field in enumerate(signature.inputs.values())
+    }
+    marked = [stands[key].field if key in stands else field for key, field in signature.fields.items()]
+    json_inputs = {key for key, stand in stands.items() if stand.kind == "json"}
+    shown = tuple({key: 0 if key in json_inputs else value for key, value in demo.items()} for demo in demos)
+    compiled = adapter.compile(Signature(marked, signature.instruction, name=signature.name), instruction, shown)
+    prefix = adapter.compile(signature, instruction, demos).prefix
+    values = {key: stand.value for key, stand in stands.items()}
+    try:
+        asked = compiled.ask(values, predict.options)[1]
+    except InputError as error:
+        raise ValueError(f"the adapter of {name!r} does not take its inputs: {error}") from error
+    begin, before, behind, end = _body_around(http, asked, prefix)
+    pieces = _pieces(name, asked.tail[-1], stands)
+    turns = [f"turns={key} or ()" for key, stand in stands.items() if stand.kind == "turns"]
+    tools = {key: stand.value for key, stand in stands.items() if stand.kind == "tools"}
+    if turns and before:
+        turns.append(f"before={before!a}")
+    elif before:
+        pieces.insert(0, ascii(before))
+    if behind:
+        pieces.append(ascii(behind))
+    rest = repr(end)
+    if tools:
+        bare = compiled.ask({**values, **dict.fromkeys(tools)}, predict.options)[1]
+        rest = _with_tools(name, end, _body_around(http, bare, prefix)[3], tools)
     outputs = ", ".join(f"{key}: {field.type_name}" for key, field in signature.outputs.items())
-    body = "\n        + ".join(pieces)
+    about = f"The {'message' if tools else 'reply'} of {http.model}, which holds {outputs}."
+    about = about.encode("unicode_escape").decode("ascii").replace('"', r"\"")
     address = f"{http.base_url.rstrip('/')}/chat/completions"
     url, key = (_name_beside(word, signature.inputs) for word in ("url", "key"))
     arguments = ", ".join([*signature.inputs, f"{url}={address!r}", f"{key}=None"])
+    messages = "".join(f"\n            {piece}," for piece in [*pieces, *turns])
+    sent = f"""_send(
+        {url},
+        {begin!r}
+        + _messages({messages}
+        )
+        + {rest},
+        {key},
+    )"""
     return f'''
 def {name}({arguments}):
-    """The reply of {http.model}, which holds {outputs}."""
-    return _send(
-        {url},
-        {body},
-        {key},
-    )
+    """{about}"""
+    return {sent if tools else f"_said({sent})"}
 '''
 
 
-def _piece(field: str, signature: Signature, kinds: Mapping[str, str], escaping: tuple[str, str]) -> str:
-    """The expression for what stands in the body in place of an input."""
-    if kinds[field] == "text":
-        return f"_text({field}, *{escaping!r})"
-    value = f"float({field})" if signature.inputs[field].annotation is float else field
-    return f"_json({value}, *{escaping!r})"
+def _body_around(http: HTTP, asked: Request, prefix: Prefix) -> tuple[str, str, str, str]:
+    """A body in pieces: what is before the messages of the call, before and behind their content, and behind them."""
+    marked = asked.replace(prefix=prefix, tail=(Message("user", _CONTENT),))
+    begin, before, behind, end = _ASKED.split(http.body(marked).decode("ascii"))
+    return begin, json.loads(f'{before}"'), json.loads(f'"{behind}'), end
 
 
-_HEAD = '''"""Calls of a language model, as promptgrad sends them. It needs the standard library alone."""
-
-import json as _json_of
-import os as _os
-import re as _re
-import urllib.request as _request
-
-
-def _text(text, looks_like, instead):
-    """A text inside of a JSON text, in which nothing looks like the form of the prompt."""
-    return _json_of.dumps(_re.sub(looks_like, instead, text) if looks_like else text)[1:-1]
+def _with_tools(name: str, end: str, bare: str, tools: Mapping[str, Sequence[Tool]]) -> str:
+    """The expression for the end of a body that shows tools, and is another one where there are none."""
+    shown = _exported._options("", "", "", *([tool.to_dict() for tool in given] for given in tools.values()))
+    left, found, right = end.partition(shown)
+    if not found:
+        raise ValueError(f"the body of {name!r} does not show its tools as they are")
+    return f"_options({left!r}, {right!r}, {bare!r}, {', '.join(tools)})"
 
 
-def _json(value, looks_like, instead):
-    """A value as JSON, inside of a JSON text."""
-    return _text(_json_of.dumps(value, ensure_ascii=False, separators=(",", ":")), looks_like, instead)
-
-
-def _send(url, body, key):
-    """Send a body, and return the text of the reply, or the arguments of the function that it calls."""
-    headers = {"Content-Type": "application/json"}
-    key = key or _os.environ.get("OPENAI_API_KEY")
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
-    asked = _request.Request(url, data=body.encode("ascii"), headers=headers)
-    with _request.urlopen(asked) as answer:
-        message = _json_of.load(answer)["choices"][0]["message"]
-    calls = message.get("tool_calls")
-    return calls[0]["function"]["arguments"] if calls and not message.get("content") else message["content"]
-'''
+def _pieces(name: str, said: Message, stands: Mapping[str, _Stand]) -> list[str]:
+    """The expressions for the texts and parts of a message."""
+    forms = {form: written for stand in stands.values() for form, written in stand.forms.items()}
+    text = "".join(part.text if isinstance(part, TextPart) else getattr(part, "url", "") for part in said.parts)
+    pattern = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
+    found = re.split(f"({pattern})", text) if forms else [text]
+    for key, stand in stands.items():
+        is_shown = not stand.forms or not stand.forms.keys().isdisjoint(found)
+        if not is_shown or any(stand.mark in part for part in found if part not in forms):
+            raise ValueError(f"the prompt of {name!r} does not show its input {key!r} as it is")
+    return [forms.get(part, ascii(part)) for part in found if part]
