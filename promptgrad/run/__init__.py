@@ -9,12 +9,14 @@ from promptgrad.run._active import ActiveRun, active, current, scope
 from promptgrad.run._budget import Budget, Ledger, Reservation, Spent, current_phase, phase
 from promptgrad.run._cells import Cell, CellStore
 from promptgrad.run._digest import value_digest
+from promptgrad.run._event import EXHAUSTED
 from promptgrad.run._journal import Journal
 from promptgrad.run._observers import Subscription
 from promptgrad.run._progress import Progress, progress
 from promptgrad.run._seeds import rng, spawn
 
 __all__ = [
+    "EXHAUSTED",
     "ActiveRun",
     "Budget",
     "Cell",

@@ -118,6 +118,8 @@ class ActiveRun:
         usd: float | None,
         most: tuple[int, float | None] | None,
     ) -> Mapping[str, Any]:
+        if ended := self.journal.ended():
+            raise ended
         try:
             reservation = await self.ledger.reserve(calls=1, tokens=tokens, usd=usd, most=most)
         except BudgetExceeded:

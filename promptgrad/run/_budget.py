@@ -2,9 +2,8 @@
 
 import math
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +29,8 @@ class Budget:
             most that all of them may use fits. For requests with `max_tokens` the estimate is the most, and the limit
             holds; the length of other replies is known only afterwards, and the last one may pass the limit.
         usd: Money, with estimates as for tokens. A model whose price is unknown is refused.
-        seconds: Time of the run, all its processes together. When it is over, no call is sent; those in flight end.
+        seconds: Time of the run, all its processes together; of one that was killed, up to what it wrote last. When
+            it is over, no call is sent; those in flight end.
 
     Raises:
         BudgetExceeded: A limit is zero, so that nothing at all could be done.
@@ -158,17 +158,11 @@ class Ledger:
 
     Args:
         budget: The limits; None for none.
-        journal: Its paid calls count as spent.
-        clock: Seconds, for tests.
+        journal: Its paid calls count as spent, and its time is that of the run; by default a new one in memory.
     """
 
-    def __init__(
-        self,
-        budget: Budget | None = None,
-        journal: Journal | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, budget: Budget | None = None, journal: Journal | None = None) -> None:
+        journal = Journal() if journal is None else journal
         self.budget = budget or Budget()
         self._lock = threading.Lock()
         self._all = _Account()
@@ -176,13 +170,10 @@ class Ledger:
         self._reserved = [0, 0, 0]
         self._most = [0, 0, 0]  # what the calls in flight may use, `_reserved` being what they are taken for
         self._open = 0  # reservations that are neither committed nor released
-        billed = journal.billed if journal is not None else (0, 0, 0, 0)
-        totals = journal.totals if journal is not None else (0, 0, 0, 0)
-        self._paid = [sum(pair) for pair in zip(totals[:3], billed[:3], strict=True)]
-        self._all.billed = [*billed]
+        self._paid = [sum(pair) for pair in zip(journal.totals[:3], journal.billed[:3], strict=True)]
+        self._all.billed = [*journal.billed]
         self._waiting: deque[aio.Signal[None]] = deque()
-        self._clock = clock
-        self._started = clock() - (journal.elapsed if journal is not None else 0.0)
+        self._journal = journal
 
     @property
     def spent(self) -> Spent:
@@ -199,7 +190,7 @@ class Ledger:
     @property
     def seconds(self) -> float:
         """Seconds of the run so far, earlier processes included."""
-        return self._clock() - self._started
+        return self._journal.elapsed
 
     def remaining(self, kind: str = "calls") -> float:
         """How much is left for the current phase; infinity where there is no limit.

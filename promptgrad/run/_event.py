@@ -16,9 +16,11 @@ SEALED = 3
 """The first version in which each line has a checksum."""
 BY_ROW = 4
 """The first version that says which row got no answer."""
+EXHAUSTED = "exhausted"
+"""Kind of the event that records that a limit of the budget, which it names, ended the block of work before it."""
 BEGINNING = b'{"kind":"header"'
 """How a journal begins."""
-OWN_KINDS = frozenset({"header", "blob", "call", "use", "send", "fail", "scope", "process"})
+OWN_KINDS = frozenset({"header", "blob", "call", "use", "send", "fail", "scope", "process", "closed"})
 _OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed", "#"})
 _SEAL = re.compile(rb',"#":"([0-9a-f]{8})"}\n\Z')
 _TIMES = frozenset({"t", "seconds", "date"})

@@ -4,14 +4,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from promptgrad.content import apart, together
-from promptgrad.errors import DeadlineError, JournalError, LMError
+from promptgrad.errors import BudgetExceeded, DeadlineError, JournalError, LMError
 from promptgrad.run._canonical import fold
 from promptgrad.run._event import (
     BY_ROW,
+    EXHAUSTED,
     SCHEMA,
     SEALED,
     cause,
@@ -50,6 +51,7 @@ class Journal(JournalFile):
     Args:
         path: File to open or create, with its folder; None keeps the journal in memory.
         readonly: Only read. This works while another process writes; a torn last line is ignored rather than cut.
+        clock: Function that returns seconds, by which the run's time is counted; tests pass their own.
 
     Attributes:
         path: The file, or None.
@@ -63,7 +65,13 @@ class Journal(JournalFile):
         JournalError: The file is not a journal, is damaged, has a newer schema, or has a writer.
     """
 
-    def __init__(self, path: "str | os.PathLike[str] | None" = None, *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        path: "str | os.PathLike[str] | None" = None,
+        *,
+        readonly: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.resumed = False
         self.lost = 0
         self._calls: dict[str, tuple[int, int]] = {}
@@ -79,7 +87,7 @@ class Journal(JournalFile):
         self._totals = [0, 0, 0, 0]  # calls, tokens, 1e-12 usd, calls without a price
         self._billed = [0, 0, 0, 0]  # the same of calls that failed
         self._given_up: list[tuple[int, ...]] = []  # the same of each that was cancelled since the last decision
-        super().__init__(path, readonly=readonly)
+        super().__init__(path, readonly=readonly, clock=clock)
         if not readonly and self._size == 0:
             self._write({"kind": "header", "schema": SCHEMA, "promptgrad": version(), "date": _now()})
         elif not readonly:
@@ -314,6 +322,13 @@ class Journal(JournalFile):
         with self._lock:
             events = self._ordered[self._next :]
         yield from map(dict, events)
+
+    def ended(self) -> BudgetExceeded | None:
+        """The error with which the budget ended the block of work here in an earlier process; None where it did not."""
+        recorded = self.upcoming()
+        if recorded is None or recorded["kind"] != EXHAUSTED:
+            return None
+        return BudgetExceeded("an earlier process of this run ended the search here", kind=recorded["of"])
 
     @property
     def place(self) -> int:

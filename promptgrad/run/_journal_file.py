@@ -1,11 +1,12 @@
 """The file of a journal: sealed lines, one writer, and what is left of a write that was interrupted."""
 
+import contextlib
+import math
 import os
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -24,12 +25,13 @@ class JournalFile:
     Args:
         path: File to open or create, with its folder; None keeps the lines in memory.
         readonly: Only read.
+        clock: Function that returns seconds.
 
     Raises:
         JournalError: The file is not a journal, is damaged, has a newer schema, or has a writer.
     """
 
-    def __init__(self, path: "str | os.PathLike[str] | None", *, readonly: bool) -> None:
+    def __init__(self, path: "str | os.PathLike[str] | None", *, readonly: bool, clock: Callable[[], float]) -> None:
         self.path = None if path is None else Path(path)
         self.readonly = readonly
         self._lock = threading.RLock()
@@ -43,7 +45,8 @@ class JournalFile:
         self._before = 0.0
         self._begun_by = ""  # the version of promptgrad that began a resumed run
         self._begun_as = SCHEMA  # the version of the format that it wrote
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         if readonly and self.path is None:
             raise JournalError("a journal in memory cannot be opened for reading only: give a path")
         if self.path is not None:
@@ -85,8 +88,11 @@ class JournalFile:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the run: of this process, plus those of earlier ones up to their last event."""
-        return round(self._before + time.monotonic() - self._started, 3)
+        """Seconds of the run: of this process, plus those of earlier ones up to their end, if killed their last event.
+
+        They are rounded up, so that the time of an event is no earlier than what was decided before it.
+        """
+        return math.ceil((self._before + self._clock() - self._started) * 1000) / 1000
 
     def __len__(self) -> int:
         return sum(1 for _ in self.events())
@@ -111,7 +117,7 @@ class JournalFile:
                 )
             self._load()
         except BaseException:
-            self.close()
+            self._release()
             raise
 
     def _load(self) -> None:
@@ -220,8 +226,17 @@ class JournalFile:
             self._dirty = False
 
     def close(self) -> None:
-        """Release the file for another writer. Further events are errors; what is recorded can still be read."""
+        """Release the file for another writer. Further events are errors; what is recorded can still be read.
+
+        What was written ends with the time, so that a run which goes on in another process has what is left of it.
+        """
+        if self._fd is not None and not self.readonly:
+            with contextlib.suppress(JournalError):  # as on a full disk: the last event's time stands
+                self._write({"kind": "closed", "t": self.elapsed})
         self._hand_over(wait=True)
+        self._release()
+
+    def _release(self) -> None:
         with self._lock:
             fd, self._fd = self._fd, None
             if fd is not None:

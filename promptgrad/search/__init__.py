@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "BLOCK",
-    "EXHAUSTED",
     "SWAPS",
     "TIPS",
     "TOO_FAR",
@@ -154,7 +153,7 @@ if TYPE_CHECKING:
     from promptgrad.search._sight import sight
     from promptgrad.search._standings import Standing, Standings
     from promptgrad.search._steps import Step, Steps
-    from promptgrad.search._stop import EXHAUSTED, Stop
+    from promptgrad.search._stop import Stop
     from promptgrad.search._study import Study
     from promptgrad.search._token_swaps import SWAPS, check_swaps, swapped
     from promptgrad.search._tpe import TPE, Point
@@ -174,7 +173,6 @@ else:
         "ChoiceArm": "_arms",
         "Arm": "_arms",
         "BLOCK": "_race",
-        "EXHAUSTED": "_stop",
         "Stop": "_stop",
         "SWAPS": "_token_swaps",
         "TIPS": "_writing",

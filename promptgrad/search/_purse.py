@@ -10,7 +10,7 @@ from promptgrad.nn import Module, Predict
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._objectives import Costs
 from promptgrad.search._portions import Portions, prices
-from promptgrad.search._stop import EXHAUSTED, Stop
+from promptgrad.search._stop import Stop
 from promptgrad.search._trial import Cost
 
 ASKING = 8
@@ -63,10 +63,10 @@ class Purse:
         """
         recorded = self.journal.upcoming()
         self.stop.check(recorded, self.decide)
-        if recorded is not None and recorded["kind"] == EXHAUSTED:
+        if ended := self.journal.ended():
             if (here := run.current()) is not None:
                 here.catch_up()
-            raise BudgetExceeded("an earlier process of this run ended the search here", kind=recorded["of"])
+            raise ended
         cost = self.cost_per_example
         needed = {
             "calls": calls + math.ceil(examples * cost.calls),

@@ -6,9 +6,6 @@ from typing import Any
 
 from promptgrad.errors import BudgetExceeded
 
-EXHAUSTED = "exhausted"
-"""Kind of the journal event that records that the search used up its share of the budget."""
-
 STOPPED = "stopped"
 """Kind of the journal event that records that a callback stopped the search."""
 

@@ -269,10 +269,15 @@ class OptimizerContract:
         for part in (5, 7):
             limit = max(1, part * tokens // 8)
             done = self._fit_or_stop(tmp_path / f"{limit} tokens", BudgetExceeded, budget=Budget(tokens=limit))
+            if done is None:
+                continue  # it does not cover measuring the start
             must(
-                done is None or done.result.tokens <= limit + self.exceeds,
-                f"{done.result.tokens if done else 0} tokens were used on a budget of {limit}",
+                done.result.tokens <= limit + self.exceeds,
+                f"{done.result.tokens} tokens were used on a budget of {limit}",
             )
+            again = self._resume(done.folder)
+            must(again.asked == 0, f"a run that had ended with its budget sent {again.asked} calls when it was resumed")
+            same_run(done, again, f"a run on a budget of {limit} tokens and the same, resumed")
 
     @pytest.mark.parametrize("whose", ["anybody's", "the writer's"])
     def test_garbage_does_not_end_a_run(self, tmp_path: Path, whose: str) -> None:

@@ -43,11 +43,13 @@ async def fill(session: "Session", wanted: int, teacher: Any, held: Sequence[Exa
     try:
         with run.phase("synthesize"), session.scope("synthesize"):
             judged = {"teacher": teacher, "metric": session.metric} if isinstance(teacher, Module) else {}
+            session.leave_what_was_left("synthesize")
             rows = await writer.acall(session.train, n=missing, avoid=held, **judged)
     except (BudgetExceeded, ParseError) as error:  # a writer that cannot do it ends no run
         catch_up("synthesize")
         session.notes.append(f"no training examples were written: {error}")
         return
+    session.decide("synthesize", rows=len(rows))
     session.train += rows
     dropped = "".join(f"; {count} {reason}" for reason, count in rows.dropped.items())
     session.notes.append(f"{len(rows)} of {len(session.train)} training examples are synthetic{dropped}")

@@ -11,7 +11,7 @@ from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, NoLMError
 from promptgrad.evaluation import JUDGING
 from promptgrad.nn import Predict, Prediction
-from promptgrad.search import EXHAUSTED, Candidate, Measured, Session, Standing, Standings
+from promptgrad.search import Candidate, Measured, Session, Standing, Standings
 from promptgrad.train._result import Estimate, Gain
 
 REPLICATES = 4
@@ -88,7 +88,7 @@ class Finals:
         except BudgetExceeded as error:
             if (here := run.current()) is not None:
                 here.catch_up("finals")
-            self.session.decide(EXHAUSTED, of=error.kind)
+            self.session.decide(run.EXHAUSTED, of=error.kind)
         return self.best()
 
     def best(self) -> Standing | None:

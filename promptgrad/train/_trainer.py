@@ -17,7 +17,7 @@ from promptgrad.errors import BudgetExceeded, JournalError, ParseError
 from promptgrad.metrics import as_metric
 from promptgrad.nn import Module, whole_state
 from promptgrad.optim import Search, Session
-from promptgrad.search import EXHAUSTED, Cost, Objectives, Plan, Stop
+from promptgrad.search import Cost, Objectives, Plan, Stop
 from promptgrad.train import _rundir
 from promptgrad.train._allowance import kept, share
 from promptgrad.train._callback import AnyCallback, Watch, checked_callbacks, name_of
@@ -416,7 +416,7 @@ class Trainer(LiveRun):
         except BudgetExceeded as error:
             catch_up("search")
             if not session.stop.told:
-                session.decide(EXHAUSTED, of=error.kind)
+                session.decide(run.EXHAUSTED, of=error.kind)
                 session.notes.append(
                     f"the search ended when its share of the budget did ({share(self.budget, keep, error, parts)})"
                 )

@@ -291,7 +291,7 @@ def test_a_limit_of_a_minute_is_kept_by_an_lm(server):
 def test_a_minute_is_not_waited_for_past_the_budget(server):
     time = Time()
     lm = Limit(HTTP("m", server.url), 8, requests_per_minute=1, clock=time, sleep=time.sleep)
-    with run.active(ledger=run.Ledger(run.Budget(seconds=30), clock=time)):
+    with run.active(ledger=run.Ledger(run.Budget(seconds=30), run.Journal(clock=time))):
         lm("a")
         with pytest.raises(BudgetExceeded, match="would pass the budget of 30 seconds"):
             lm("b")
@@ -319,7 +319,7 @@ def test_a_place_is_taken_before_the_clock_is_looked_at(server):
         except BudgetExceeded as error:
             outcomes.append(error.kind)
 
-    with run.active(ledger=run.Ledger(run.Budget(seconds=10), clock=lambda: now[0])):
+    with run.active(ledger=run.Ledger(run.Budget(seconds=10), run.Journal(clock=lambda: now[0]))):
         from contextvars import copy_context
 
         threads = [threading.Thread(target=copy_context().run, args=(ask, number)) for number in range(12)]

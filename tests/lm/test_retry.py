@@ -191,7 +191,7 @@ def test_no_wait_passes_the_end_of_a_budget_of_seconds(server, waits, sleep):
     now = [0.0]
     server.script(Status(429, retry_after=20), "Paris")
     with (
-        run.active(ledger=run.Ledger(run.Budget(seconds=10), clock=lambda: now[0])),
+        run.active(ledger=run.Ledger(run.Budget(seconds=10), run.Journal(clock=lambda: now[0]))),
         pytest.raises(BudgetExceeded, match="would pass the budget of 10 seconds") as caught,
     ):
         Retry(HTTP("m", server.url), sleep=sleep)("q")

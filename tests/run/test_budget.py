@@ -172,13 +172,45 @@ def test_sums_of_money_do_not_depend_on_order():
 def test_time_counts_earlier_processes(tmp_path):
     (tmp_path / "j").write_text('{"kind":"header","schema":1}\n{"kind":"decision","seq":0,"t":9.0}\n')
     now = [1000.0]
-    ledger = Ledger(Budget(seconds=10), Journal(tmp_path / "j"), clock=lambda: now[0])
+    ledger = Ledger(Budget(seconds=10), Journal(tmp_path / "j", clock=lambda: now[0]))
     reserve(ledger).commit(usage())
     now[0] += 2
     with pytest.raises(BudgetExceeded) as caught:
         reserve(ledger)
     assert caught.value.kind == "seconds"
     assert not ledger.affords(calls=1)
+
+
+def test_time_counts_up_to_the_end_of_a_process_or_to_the_last_event_of_one_that_was_killed(tmp_path):
+    now = [5.0]
+
+    def opened(name):
+        return Journal(tmp_path / name, clock=lambda: now[0])
+
+    journal = opened("closed")
+    journal.append("decision")
+    now[0] += 2
+    journal.append("decision")
+    now[0] += 7
+    (tmp_path / "killed").write_bytes((tmp_path / "closed").read_bytes())
+    assert journal.elapsed == Ledger(Budget(seconds=10), journal).seconds == 9
+    journal.close()
+    for name, left in (("closed", 1), ("killed", 8)):
+        with opened(name) as journal:
+            assert Ledger(Budget(seconds=10), journal).remaining("seconds") == left
+
+
+@pytest.mark.parametrize("limit", [9.9996, 9.9994, 1 / 3, 2.0000001])
+def test_time_that_is_over_is_over_in_every_process(tmp_path, limit):
+    """The file has milliseconds, and none of what is below them begins anew."""
+    now = [limit / 7]
+    journal = Journal(tmp_path / "j", clock=lambda: now[0])
+    now[0] += limit * (1 + 1e-9)
+    for _ in range(3):
+        with journal, pytest.raises(BudgetExceeded):
+            reserve(Ledger(Budget(seconds=limit), journal))
+        journal = Journal(tmp_path / "j", clock=lambda: now[0])
+    journal.close()
 
 
 def test_a_phase_keeps_something_for_the_next():

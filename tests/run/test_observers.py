@@ -66,7 +66,7 @@ def test_a_resumed_run_hands_over_the_same_run_marked_as_replayed(tmp_path):
         return [
             {name: value for name, value in event.items() if name != "replayed"}
             for event in events
-            if event["kind"] not in ("send", "scope", "use")
+            if event["kind"] not in ("send", "scope", "use", "closed")
         ]
 
     assert run_of(again)[:-1] == run_of(first)
@@ -351,4 +351,4 @@ def test_a_diverging_run_is_still_refused(tmp_path):
         journal.subscribe(heard)
         with pytest.raises(JournalError, match="diverges from the recorded one"):
             journal.append("a", number=2)
-    assert heard == []
+        assert heard == []

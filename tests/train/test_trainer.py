@@ -416,8 +416,8 @@ class TestBudget:
     def test_time_ends_the_search_once_and_for_all(self, world, data):
         """A resumed run passes where an earlier process was in time, and stops where it was not."""
         now = [0.0]
-        journal = run.Journal()
-        ledger = run.Ledger(Budget(seconds=10), journal, clock=lambda: now[0])
+        journal = run.Journal(clock=lambda: now[0])
+        ledger = run.Ledger(Budget(seconds=10), journal)
         session = Session(
             model=program(world),
             train=data[0],
