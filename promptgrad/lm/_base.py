@@ -166,7 +166,7 @@ class LM(Hinted, metaclass=_Meta):
         key, answer = request.digest(self.identity()), partial(self.complete, request)
         if limit is not None and not active.journal.has(key):  # a resumed run has its replies, however slow it is
             answer = partial(limit.hold, answer)
-        return active.ask(key, answer)
+        return active.ask(key, answer, gives_up=request.listener is None)
 
     def forget(self, request: Request) -> None:
         """Forget the reply to a request wherever it is kept, because it was of no use: the next call asks anew."""

@@ -16,6 +16,8 @@ from promptgrad.run._journal import Journal
 
 T = TypeVar("T")
 _EMPTY: Mapping[str, Any] = {}
+PATIENCE = 10
+"""How many times as long as then a resumed run waits for a call to be given up again, and so many seconds more."""
 
 
 class _Shared:
@@ -172,15 +174,20 @@ class ActiveRun:
         if not isinstance(error, LMError):  # else the error of the call is on record, and is what is met again
             self.journal.failed(key, self.scope, error, billed)
 
-    async def ask(self, key: str, answer: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, key: str, answer: Callable[[], Awaitable[T]], *, gives_up: bool = True) -> T:
         """Ask a language model with all that is around it, and remember if there was no answer in the end.
 
         What the row that asks goes on without, it goes on without in a resumed run: also where another row got a reply
         to the same request a moment later, and where a layer of the user's raised the error and not the model.
 
+        What the program gives up itself (`asyncio.wait_for`, a task that it cancels) it gives up in a resumed run too:
+        there it is waited for, not asked again, as it may be answered. Only if nobody gives it up in ten times as long
+        is it asked.
+
         Args:
             key: Digest of the request and of the LM that is asked.
             answer: Asks.
+            gives_up: Whether it can be given up again where nothing comes: not by a reader that leaves a stream.
 
         Raises:
             LMError: There was no answer, now or in an earlier process of the run.
@@ -193,11 +200,18 @@ class ActiveRun:
             failure = journal.failure(*asked, turn)
             if failure is not None:
                 raise failure
+            if (waited := journal.given_up_after(*asked, turn)) is not None:
+                await aio.sleep(PATIENCE * (1 + waited))  # as then, the program gives it up meanwhile
+        begun = journal.elapsed
         try:
             found = await answer()
         except (LMError, DeadlineError) as error:
             error.call = error.call or key
             journal.went_without(*asked, turn, error)
+            raise
+        except BaseException as error:
+            if gives_up and not isinstance(error, Exception):
+                journal.went_without(*asked, turn, error, waited=journal.elapsed - begun)
             raise
         if journal.has_failed_rows:
             journal.got_after_all(*asked, turn)

@@ -10,8 +10,9 @@ from typing import Any
 
 from promptgrad import aio
 from promptgrad.errors import BudgetExceeded, UnknownPriceError
+from promptgrad.run._event import amounts
 from promptgrad.run._here import here
-from promptgrad.run._journal import Journal, amounts
+from promptgrad.run._journal import Journal
 
 KINDS = ("calls", "tokens", "usd")
 _USD = 10**12  # money is counted in whole 1e-12 dollars, so that a sum does not depend on its order

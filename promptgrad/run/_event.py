@@ -115,6 +115,9 @@ def _check_form(event: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r} of its event of kind {kind!r} is {event[name]!r:.80}")
     if kind == "fail" and (type(event.get("turn", 0)) is not int or not 0 <= event.get("turn", 0) < 1e12):
         raise ValueError(f"the turn of its event of kind 'fail' is {event['turn']!r:.80}")
+    waited = event.get("waited", 0) if kind == "fail" else 0
+    if type(waited) not in (int, float) or not 0 <= waited < 1e12:
+        raise ValueError(f"how long its event of kind 'fail' waited is {waited!r:.80}")
     if not 0 <= event.get("t", 0) < 1e12:
         raise ValueError(f"its time is {event['t']!r:.80}")
     if kind == "scope" and event["event"] not in ("open", "close"):
@@ -164,6 +167,16 @@ def jsonable(value: Any) -> Any:
     raise TypeError(
         f"a journal holds text, numbers, lists and mappings; {kind.__name__} is none of these: {value!r:.200}"
     )
+
+
+def amounts(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """What one paid call adds to the sums: 1, its tokens, its price, and 1 if the price is unknown.
+
+    The price is in whole 1e-12 dollars, so that a sum does not depend on its order.
+    """
+    tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)
+    usd = usage.get("usd")
+    return 1, tokens, 0 if usd is None else round(usd * 1e12), int(usd is None)
 
 
 def timeless(event: Mapping[str, Any]) -> dict[str, Any]:

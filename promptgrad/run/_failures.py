@@ -52,7 +52,7 @@ class Failures:
         if kind == "fail" and "row" in event:
             rows = self._rows.setdefault(place, {})
             asker = scope, event["row"], key, event.get("turn", 0)
-            if "message" in event:
+            if "message" in event or "waited" in event:
                 rows[asker] = event
             else:
                 rows.pop(asker, None)
@@ -94,7 +94,11 @@ class Failures:
             event = self.of_row(place, key, scope, row, turn)
         else:
             event = self._events.get((place, key)) or self._own.get((place, scope, key))
-        if event is None or not (decided or {(place, key), (place, event.get("call"))} & self._given_up):
+        if (
+            event is None
+            or "message" not in event
+            or not (decided or {(place, key), (place, event.get("call"))} & self._given_up)
+        ):
             return None
         error = recall({**event, "type": event.get("error")})
         error.call = str(event.get("call", key))

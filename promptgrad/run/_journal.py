@@ -15,6 +15,7 @@ from promptgrad.run._event import (
     EXHAUSTED,
     SCHEMA,
     SEALED,
+    amounts,
     cause,
     check,
     differences,
@@ -230,14 +231,17 @@ class Journal(JournalFile):
         """Whether some row went on without an answer at this place, in this process or an earlier one."""
         return self._failures.has_rows(self._next)
 
-    def went_without(self, key: str, scope: str, row: str, turn: int, error: LMError | DeadlineError) -> None:
+    def went_without(
+        self, key: str, scope: str, row: str, turn: int, error: BaseException, waited: float | None = None
+    ) -> None:
         """Write that a row got no answer to what it asked, whatever others got; in the part that is replayed it is."""
-        facts = Failures.facts(error)
+        facts = {**Failures.facts(error), **({} if waited is None else {"waited": waited})}
+        call = {} if (known := getattr(error, "call", key)) == key else {"call": known}
         with self._lock:
-            known = self._failures.of_row(self._next, key, scope, row, turn) or {}
-            if not (self.replaying or facts.items() <= known.items()):
+            told = self._failures.of_row(self._next, key, scope, row, turn) or {}
+            if not (self.replaying or facts.items() <= told.items()):
                 own = {"key": key, "scope": scope, **asker(row, turn), "t": self.elapsed}
-                self._write({"kind": "fail", **own, **({} if error.call == key else {"call": error.call}), **facts})
+                self._write({"kind": "fail", **own, **call, **facts})
         self._hand_over()
 
     def got_after_all(self, key: str, scope: str, row: str, turn: int) -> None:
@@ -286,6 +290,12 @@ class Journal(JournalFile):
         as its `call`. With a `row`, the error without whose answer that row went on, when it had asked `turn` times.
         """
         return self._failures.at(self._next, key, scope, row, turn, decided=self.replaying)
+
+    def given_up_after(self, key: str, scope: str, row: str, turn: int) -> float | None:
+        """How long a row waited that gave a call up and went on without it; None where it did not."""
+        return (
+            (self._failures.of_row(self._next, key, scope, row, turn) or {}).get("waited") if self.replaying else None
+        )
 
     def has(self, key: str) -> bool:
         """Whether a paid call is on record."""
@@ -430,16 +440,6 @@ class Journal(JournalFile):
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else str(self.path)
         return f"<Journal {where}: {self.paid} paid calls, {len(self._ordered)} ordered events>"
-
-
-def amounts(usage: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """What one paid call adds to the sums: 1, its tokens, its price, and 1 if the price is unknown.
-
-    The price is in whole 1e-12 dollars, so that a sum does not depend on its order.
-    """
-    tokens = int(usage.get("input_tokens") or 0) + int(usage.get("output_tokens") or 0)
-    usd = usage.get("usd")
-    return 1, tokens, 0 if usd is None else round(usd * 1e12), int(usd is None)
 
 
 def _now() -> str:
