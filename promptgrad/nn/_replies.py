@@ -57,5 +57,5 @@ def unparsable(called: str, lm: LM, completion: Completion, call: HistoryCall, e
         message = f"{said} cannot be used: {reason}\nThe reply was: {shown}"
         return CutReplyError(message, reply=text, reason=reason, max_tokens=most)
     message = f"{said} does not parse{times}: {error.reason}\nThe reply was: {shown}"
-    kind = RefusalError if declined else ParseError
+    kind: type[ParseError] = next(base for base in type(error).__mro__ if base.__module__ == ParseError.__module__)
     return kind(message, reply=text, reason=error.reason)

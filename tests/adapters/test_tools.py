@@ -200,6 +200,19 @@ def test_one_call() -> None:
         here.parse(answer_with(call("search", query="x"), call("search", "c2", query="y")))
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize(("name", "reason"), [("serch", "no tool `serch`"), ("search", "no argument `page`")])
+def test_a_call_that_never_fits_is_an_error_of_its_kind(retries: int, name: str, reason: str) -> None:
+    step = nn.Predict("question, tools: list[Tool] -> calls: list[ToolCall]", adapter="chat", retries=retries)
+    with LoopbackLM() as server:
+        server.respond = lambda messages: Reply("", tool_calls=[(name, {"page": 2})])
+        step.to(HTTP("m", server.url))
+        with pytest.raises(ToolCallError, match=f"to Predict.*{reason}") as caught:
+            step(question="x", tools=[Tool(search)])
+        assert reason in caught.value.reason
+        assert server.received == retries + 1
+
+
 def test_a_call_that_does_not_fit_is_asked_again_as_the_provider_speaks() -> None:
     step = nn.Predict("question, tools: list[Tool] -> calls: list[ToolCall]", adapter="chat")
     with LoopbackLM() as server:
