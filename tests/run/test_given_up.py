@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from promptgrad import lm, run
+from promptgrad.errors import JournalError
 from promptgrad.run import Journal
 
 
@@ -107,4 +108,15 @@ def test_a_process_that_is_stopped_gives_nothing_up(tmp_path):
     lived(tmp_path / "j", Slow("b"), stopped, decides=False)
     again = Slow()
     assert lived(tmp_path / "j", again, lambda model: within(model, "b", 3600))[0] == "answer to b"
+    assert again.asked == ["b"]
+
+
+def test_what_nobody_gives_up_any_more_is_asked_after_a_while(tmp_path, monkeypatch):
+    """It was given up from outside, as by a handler whose client had left; the run does not wait for that for ever."""
+    monkeypatch.setattr("promptgrad.run._active.PATIENCE", 0.01)
+    found = lived(tmp_path / "j", Slow("b"), lambda model: within(model, "b", 0.05))[0]
+    assert found == "given up"
+    again = Slow()
+    with pytest.raises(JournalError, match="diverges"):
+        lived(tmp_path / "j", again, lambda model: within(model, "b", 3600))
     assert again.asked == ["b"]
