@@ -32,7 +32,8 @@ from promptgrad.adapters._kinds import (
 )
 from promptgrad.adapters._nearly_json import Exact
 from promptgrad.adapters._numbers import read_number
-from promptgrad.adapters._units import have_several_units
+from promptgrad.adapters._taken_back import leaves_out, stands_for
+from promptgrad.adapters._units import has_a_sum, have_several_units
 from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read_boolean, read_choice, spellings
 
 Fit = Callable[[Any], Any]
@@ -87,10 +88,10 @@ def _make(annotation: Any) -> Fit | None:
         return partial(_fit_union, members(annotation))
     if origin is tuple and args:
         if len(args) == 2 and args[1] is ...:
-            return _of_one_unit(args[0], _fit_items(fitter(args[0])))
+            return _complete(_of_one_unit(args[0], _fit_items(fitter(args[0]))))
         return _fit_places([fitter(arg) for arg in args])
     if is_list(origin) and args:
-        return _of_one_unit(args[0], _fit_items(fitter(args[0])))
+        return _complete(_of_one_unit(args[0], _fit_items(fitter(args[0]))))
     if is_mapping(origin) and args:
         return _of_one_unit(args[-1], _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None))
     if is_named_tuple(annotation):
@@ -299,7 +300,25 @@ def _of_one_unit(kind: Any, fit: Fit | None) -> Fit | None:
     def apply(value: Any) -> Any:
         if isinstance(value, (list, dict)) and have_several_units(value.values() if isinstance(value, dict) else value):
             raise Misfit("holds numbers in several units: give all in one unit, as numbers alone")
+        if isinstance(value, list) and has_a_sum(value):
+            raise Misfit("holds a number that is made of the others: leave it out")
         return fit(value)
+
+    return apply
+
+
+def _complete(fit: Fit | None) -> Fit:
+    """Fits a list, and refuses one whose last item stands for others."""
+
+    def apply(value: Any) -> Any:
+        if (
+            isinstance(value, list)
+            and len(value) > 1
+            and leaves_out(value[-1])
+            and (len(value) > 2 or len(value[-1]) > 4)
+        ):
+            raise Misfit(f"ends in {value[-1]!r}: give all items")
+        return value if fit is None else fit(value)
 
     return apply
 
@@ -427,6 +446,8 @@ class _Fields:
             if name in made and made[name] != item:
                 raise Misfit(f"has the key {name!r} twice")
             made[name] = item if fit is None else _at(name, fit, item)
+        if not is_open and (reason := stands_for(made, fits)):
+            raise Misfit(reason)
         return made
 
 

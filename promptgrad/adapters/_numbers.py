@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from promptgrad.adapters._labels import is_about_it, names_other_number
-from promptgrad.adapters._taken_back import takes_back
+from promptgrad.adapters._taken_back import NOT_MEANT, takes_back
 
 _MINUS = dict.fromkeys(
     map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}\N{NON-BREAKING HYPHEN}"), "-"
@@ -154,6 +154,7 @@ _TURNS = re.compile(  # words beside a number by which it is not simply the valu
     r"owed|owing|(?-i:[DC][Rr]|B\.?C\.?E?)|"
     r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
     r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
+    rf"skip\w*|ignor\w*|exclud\w*|omit\w*|remov\w*|reject\w*|cancel\w*|delet\w*|duplicate\w*|{NOT_MEANT}|"
     r"figure|table|question|step)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|n/a|[<>≤≥±?^%‰]",
     re.IGNORECASE,

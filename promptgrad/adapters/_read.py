@@ -16,7 +16,7 @@ from promptgrad.adapters._fit import Misfit, fitter
 from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._labels import names_other, own_label
 from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, loads, loads_nearly, values_in
-from promptgrad.adapters._taken_back import takes_back
+from promptgrad.adapters._taken_back import leaves_out, takes_back
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
 from promptgrad.content import Language, language_of
@@ -25,12 +25,6 @@ from promptgrad.signature import Field
 
 _BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
 _NEXT_ITEM = re.compile(r"\s(?:2[.)]|[*•])\s")
-_LEFT_OUT = re.compile(
-    r"(?:\.{3}|…|etc\.?|and so (?:on|forth)|\((?:\.{3}|…|more|etc\.?)\)|"
-    r"(?:\.{3}|…)? ?(?:and|plus) (?:\w+ )?(?:more|others)(?: \w+)?)\.?",
-    re.IGNORECASE,
-)
-"""An item that stands for others."""
 _NO_ITEM = re.compile(
     r"\(?(?:empty|nothing|none|no (?:\w+ ){0,4}(?:items?|results?|matches|found|identified|detected|mentioned|given|"
     r"listed|provided|available|present|applicable))(?: (?:found|identified|listed|here|to report))?\)?\.?",
@@ -268,19 +262,27 @@ _UNSAID = re.compile(
     r"\b(?:not|no|never|neither|nor|cannot|without|instead|rather|except|unless|if|or|wrong|incorrect|invalid|example|"
     r"e\.g|such as|like|format|draft|could|might|would|should|unsure|maybe|perhaps|doubt\w*|false|"
     r"formerly|previously|but|may|reject\w*|exclud\w*|omit\w*|discard\w*|dropped|avoid\w*|remov\w*|ruled out|"
-    r"irrelevant)\b"
+    r"irrelevant|schema|template|skeleton|hypothetical\w*|placeholder\w*|dummy)\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
-_AS_ASKED = re.compile(r"\b(?:in|with|follow\w*|match\w*|to) (?:\w+ ){0,3}format\b", re.IGNORECASE)
+_AS_ASKED = re.compile(
+    r"\b(?:in|with|by|per|follow\w*|match\w*|fit\w*|to) (?:\w+ ){0,3}(?:format|schema|template)\b", re.IGNORECASE
+)
 _TAKEN_BACK = re.compile(
     r"\b(?:wrong|incorrect|incomplete|wait|actually|sorry|draft|disregard|ignore|(?:an|the|my|only|just) example|"
     r"not (?:right|correct|true|quite|what|sure|the|my|an?)|"
     r"isn['\N{RIGHT SINGLE QUOTATION MARK}]t (?:right|correct|true))\b",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"[\[(]|\.\w|:\s*\w+://|[*+/^] ?[\w\[(]| ?[-+*/%] ?[\d\[(]")
-"""Code or a link, of which a value is a part: "[1, 2][0]", "[1]*3", "[1](https://...)"."""
+_GOES_ON = re.compile(
+    r"[\[(]|\.\w|:\s*\w+://|[*+/^] ?[\w\[(]| ?[-+*/%] ?[\d\[(]"
+    r"|,? \(?(?:in )?(?:revers\w+|backwards|sorted|shuffled|rotated|transposed|doubled|repeated|plus|minus|times|"
+    r"followed by|preceded by|as well as|along with|together with|and also|and then)\b",
+    re.IGNORECASE,
+)
+"""Code or a link, of which a value is a part: "[1, 2][0]", "[1]*3", "[1](https://...)"; in words "[1, 2] reversed"."""
+_SENTENCE = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bcf)(?<!\bex)\. ", re.IGNORECASE)
 _CHANGES = re.compile(
     r"\w\.(?:append|extend|insert|remove|pop|push|sort|reverse|update|splice|concat|add)\(|\w ?[-+|]= ?\S"
 )
@@ -291,7 +293,7 @@ _FENCE_AFTER = re.compile(r"\A\s*```")
 
 def is_said(text: str, start: int, end: int) -> bool:
     """Whether a text says the value at a place: not one of its citations, examples or denials."""
-    line = text[max(0, start - 300) : start].rpartition("\n")[2].rpartition(". ")[2]
+    line = _SENTENCE.split(text[max(0, start - 300) : start].rpartition("\n")[2])[-1]
     if names_other(line) or _UNSAID.search(line):
         return False
     return bool(_LED.search(line)) and not is_unsaid(text, start, end)
@@ -309,7 +311,7 @@ def is_unsaid(text: str, start: int, end: int) -> bool:
     if not line.strip():
         line = before.rstrip().rpartition("\n")[2]
         line = "" if line.rstrip(" *_").endswith((".", "!")) else line
-    line = re.split(r"[\]}]|\. ", line)[-1]
+    line = _SENTENCE.split(re.split(r"[\]}]", line)[-1])[-1]
     if _UNSAID.search(_AS_ASKED.sub("", line)):
         return True
     after = _FENCE_AFTER.sub("", text[end : end + 300])
@@ -351,7 +353,7 @@ def bullets(text: str) -> list[str] | None:
     elif len(set(signs)) != 1:
         return None
     items = [match[3].strip() for match in found]
-    if any(_LEFT_OUT.fullmatch(item) or _STRUCK.fullmatch(item) for item in items):
+    if any(leaves_out(item) or _STRUCK.fullmatch(item) for item in items):
         return None
     if len(items) > 1 and all(item[-1] in ",;" for item in items[:-1]):
         return None  # signs between items, and perhaps one behind the last

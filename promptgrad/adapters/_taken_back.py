@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
 _EDGE = 2_000
@@ -11,7 +11,8 @@ _EDGE = 2_000
 _SENTENCE = re.compile(r"(?<=[.!?;\n])\s+|\n")
 _COURTESY = re.compile(r"\b(?:let me know|tell me|feel free|(?:happy|glad) to)\b", re.IGNORECASE)
 _WRONG = (
-    r"(?:wrong|incorrect|mistaken|false|invalid|inaccurate|outdated|an? (?:\w+ )?(?:mistake|error|typo|draft|slip))"
+    r"(?:wrong|incorrect|mistaken|false|invalid|inaccurate|outdated|off by \w+|made[- ]up|"
+    r"an? (?:\w+ )?(?:mistake|error|typo|draft|slip|placeholder|guess|dummy))"
 )
 _IT = r"(?:this|that|it|which|what i (?:said|wrote)|(?:the|my|these|those) [\w ]{0,30}|above|answer)"
 _TAKEN_BACK = re.compile(
@@ -19,8 +20,8 @@ _TAKEN_BACK = re.compile(
     r"wait(?:\s*[,.!:;\N{EN DASH}—-]|\s*$|\s+(?:no|that|this|it|i|a)\b)"
     r"|(?:scratch|strike|cancel|forget|undo) (?:that|this|it)\b|never ?mind\b|take (?:that|this|it) back\b"
     r"|(?:disregard|ignore|discard) (?:that|this|it|the|my|what|everything)\b"
-    r"|on (?:second|further|closer|more careful) (?:thoughts?|reflection|inspection|consideration|look)\b"
-    r"|on reflection\b"
+    r"|(?:up)?on (?:second|further|closer|more careful) (?:thoughts?|reflection|inspection|consideration|look)\b"
+    r"|(?:up)?on reflection\b"
     r"|corrections?\b|corrigend|errat(?:um|a)\b|rectification\b"
     r"|(?:edit|update|revision|amendment)s?(?: \d+)?\s*:"
     r"|oops\b|whoops\b|my (?:bad|mistake|error|apologies)\b|apologies\b|i apologi[sz]e\b|sorry\b|pardon\b"
@@ -34,6 +35,7 @@ _TAKEN_BACK = re.compile(
     rf"|{_IT} (?:is|was|are|were)(?: not|n't) (?:quite |really |actually )?(?:right|correct|true|accurate)\b"
     r"|(?:that|it)'s not (?:quite |really |actually )?(?:right|correct|true|accurate)\b"
     r"|should (?:have been|(?:actually |really |instead |rather )(?:be|read|say)|read|say)\b"
+    r"|should be (?:about |around |exactly )?[-+$€£]?\d"
     r"|(?:it|that|this|answer|value|result|number) should be (?!not(?:ed|ic)|clear|helpful|correct|right|fine|enough)"
     r"|(?:korrektur|berichtigung|moment|correcci[oó]n|correzione|corre[cç][aã]o|rectificatif|erreur|fehler)\s*[:,]"
     r")"
@@ -48,19 +50,32 @@ _STATED_AGAIN = re.compile(
     re.IGNORECASE,
 )
 
+_VERSION = r"(?:corrected|revised|updated|amended|fixed|(?:re)?checked|recomputed|recalculated|verified|final|new)"
 _OTHER_VERSION = re.compile(
     r"\s*(?:corrections?|corrected|revisions?|revised|amended|erratum|errata"
-    r"|(?:corrected|correct|revised|updated|amended|actual|final|new) (?P<of>.+?)"
-    r"|(?P<earlier>.+?) ?\(?(?:corrected|revised|updated|amended|final|new|v?[1-9])\)?)\s*",
+    rf"|(?:{_VERSION}|correct|actual) (?P<of>.+?)"
+    rf"|(?P<earlier>.+?) ?\(?(?:{_VERSION}|v?[1-9])\)?)\s*",
     re.IGNORECASE,
 )
 _OTHER_LABEL = re.compile(
-    r"^[ \t>*#_`~-]*(?:corrected|correct|revised|updated|amended|actual|final|new)[ _-](\w[\w -]{0,60}?)[*_` \t]*:",
+    rf"^[ \t>*#_`~-]*(?:{_VERSION}|correct|actual)[ _-](\w[\w -]{{0,60}}?)[*_` \t]*:",
     re.IGNORECASE | re.MULTILINE,
+)
+_LEFT_OUT = re.compile(
+    r"(?:\.{3}|…|etc\.?|and so (?:on|forth)|\((?:\.{3}|…|more|etc\.?)\)|"
+    r"(?:\.{3}|…)? ?(?:and|plus) (?:\w+ )?(?:more|others)(?: \w+)?)\.?",
+    re.IGNORECASE,
 )
 _ANSWERS = ("answer", "value", "result", "output", "version", "reply", "response")
 _THOUGHTS = re.compile(r"reason|rationale|thought|think|analysis|steps|scratch|work", re.IGNORECASE)
 """Names of texts in which a model changes its mind before it answers."""
+
+
+NOT_MEANT = (
+    r"placeholders?|guess(?:es|ed|work)?|dummy|to-?do|hypothetical\w*|made[- ]up|invented|sarcas\w*|ironic\w*|"
+    r"jok(?:e|es|ing)|kidding|tentative\w*|provisional\w*|unverified|unconfirmed|disputed|retracted"
+)
+"""Words beside a value by which nobody stands by it, for a pattern."""
 
 
 def takes_back(text: str) -> bool:
@@ -81,12 +96,36 @@ def states_another(text: str, values: Sequence[str]) -> bool:
 
 def takes_back_by_name(name: str, value: object, fields: Iterable[str]) -> bool:
     """Whether what stands beside the fields that were asked for, under its own name, is another version of them."""
+    if isinstance(value, bool):
+        return False  # whether it was checked or revised
     words = re.sub(r"[_-]", " ", name[:100])
     other = _OTHER_VERSION.fullmatch(words)
     of = (other["of"] or other["earlier"] or "").lower() if other is not None else None
     if of == "" or of in _ANSWERS or of in [field.lower().replace("_", " ") for field in fields]:
         return True
     return isinstance(value, str) and not _THOUGHTS.search(words) and takes_back(value)
+
+
+def stands_for(given: Mapping[str, object], fields: Collection[str]) -> str:
+    """Why a key that is none of the fields may be another value of one, or the value of one that lacks; else empty."""
+    for key in given:
+        if key in fields or not isinstance(key, str):  # a dict in Python may have others
+            continue
+        if takes_back_by_name(key, given[key], fields):
+            return f"has {key!r} beside its fields, which may be another value of one: give each once"
+        for name in fields:
+            if name not in given and _parts(name) <= _parts(key):
+                return f"has no {name!r}, and {key!r}, which may stand for it"
+    return ""
+
+
+def _parts(name: str) -> set[str]:
+    return {word.removesuffix("s") for word in re.split(r"[\W_]+", name.casefold())}
+
+
+def leaves_out(item: object) -> bool:
+    """Whether an item of a list stands for others: "...", "etc.", "and 3 more"."""
+    return isinstance(item, str) and len(item) < 60 and _LEFT_OUT.fullmatch(item.strip()) is not None
 
 
 def has_other_version(body: str, name: str) -> bool:

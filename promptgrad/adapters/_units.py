@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _OF_ONE_KIND = """\
 mg; g gram grams; kg kilogram kilograms; t tonne tonnes ton tons; lb lbs pound pounds; oz ounce ounces
@@ -24,6 +24,19 @@ _UNITS = {
     for name in names.split()
 }
 _WRITTEN = re.compile(r"\A\W*?([$€£¥₹]|[A-Z]{2,3}(?= ?\d))|[\d.,] ?(°?[A-Za-z]+|[°%$€£¥₹])[\s.)*_`]*\Z")
+
+
+_TEXT_LABEL = re.compile(r"\A\W*([^\W\d][^:=\d]{0,40}?)\s*[:=]")
+_SUMS = re.compile(
+    r"\b(?:(?:sub)?totals?|sum|average|mean|median|counts?|overall|max(?:imum)?|min(?:imum)?)\b", re.IGNORECASE
+)
+
+
+def has_a_sum(texts: Sequence[object]) -> bool:
+    """Whether one of several values says that it is made of the others: "Total: 30" beside "10" and "20"."""
+    labels = [_TEXT_LABEL.match(text) if isinstance(text, str) and len(text) < 60 else None for text in texts]
+    sums = [label is not None and _SUMS.search(label[1]) is not None for label in labels]
+    return any(sums) and not all(sums)
 
 
 def have_several_units(texts: Iterable[object]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from promptgrad.adapters._labels import names_other
-from promptgrad.adapters._taken_back import takes_back
+from promptgrad.adapters._taken_back import NOT_MEANT, takes_back
 
 BOOLEANS: Mapping[str, Any] = {
     "true": True, "yes": True, "y": True, "t": True, "on": True, "1": True,
@@ -21,7 +21,7 @@ _STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
 _TURNS = re.compile(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
     r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
-    r"doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes|"
+    r"else|otherwise|default|fallback|doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes|"
     r"used to|too \w+ to|once (?:was|were))\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
@@ -46,12 +46,12 @@ _RATED = re.compile(r"\s*[:=]\s*[-+]?\.?\d")
 _COMPARED = re.compile(r"(?:[<>!]=|[<≤≥≠~])\s*\S+\s*\Z|\A>\S")
 _STARRED = re.compile(r"\w\*\s*\Z")
 """A grade, or a note at the foot."""
-_ONLY_A_DRAFT = re.compile(r"\s*\(?(?:draft|tentative|provisional|placeholder|example)\b")
+_ONLY_A_DRAFT = re.compile(rf"\s*\(?(?:drafts?|examples?|{NOT_MEANT})\b")
 _UNSAYS = re.compile(
     r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially)|"
     r"mostly|largely|somewhat|hardly|barely|rarely|(?:not|un) ?(?:entirely |quite |so |too |really )?(?:sure|certain)|"
     r"sort of|kind of|i guess|theor(?:y|etically)|in (?:most|many|some|certain|part)\b|assuming|provided|depending|"
-    r"n/a|not (?:applicable|available)|as long as|only (?:if|when|in)|"
+    rf"{NOT_MEANT}|n/a|not (?:applicable|available)|as long as|only (?:if|when|in)|"
     r"(?:not enough|insufficient) (?:information|data|context|evidence|details?))\b"
     r"|^\s*if\b"
 )
