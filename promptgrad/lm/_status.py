@@ -45,10 +45,10 @@ _CODES: dict[type[LMStatusError], str] = {
     "string_above_max_length request_too_large tokens_limit_reached context_window_exceeded",
     BillingError: "insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_credits "
     "insufficient_balance insufficient_funds payment_required arrearage credit_limit_exceeded quota_exhausted "
-    "usage_limit_reached",
+    "usage_limit_reached budget_exceeded exceededbudget",
     ContentFilterError: "content_filter content_policy_violation responsibleaipolicyviolation content_blocked "
     "prohibited_content data_inspection_failed datainspectionfailed moderation_blocked content_filtered invalid_prompt "
-    "content_moderation_error guardrail_intervened safety blocklist spii recitation image_safety",
+    "content_moderation_error guardrail_intervened safety blocked blocklist spii recitation image_safety",
     AuthenticationError: "invalid_api_key authentication_error permission_error permission_denied unauthenticated "
     "unauthorized accessdenied accessdeniedexception unrecognizedclientexception expiredtokenexception expired_token "
     "invalidsignatureexception missingauthenticationtoken missing_api_key api_key_invalid account_deactivated "
@@ -77,7 +77,7 @@ _WORDS: dict[type[LMStatusError], str] = {
         | exceeds?\ the\ maximum\ number\ of\ (?:input\ )?tokens | input\ token\ count.{0,40}exceed
         | too\ many\ (?:input\ |total\ )?tokens(?!.{0,40}\b(?:wait|per|try))
         | exceed\w*\ (?:the\ )?(?:model\ )?token\ limit
-        | token\ limit\ exceeded | `?inputs`?\ tokens\ \+\ `?max_new_tokens | inputs`?\ must\ have\ less\ than
+        | tokens?\ limit\ exceeded | `?inputs`?\ tokens\ \+\ `?max_new_tokens | inputs`?\ must\ have\ less\ than
         | input\ length\ and\ `?max_tokens | trying\ to\ keep\ the\ first\ \d+\ tokens
         | reduce\ (?:the\ length\ of\ )?(?:the|your)\ (?:messages?|prompt|input|message\ size)
         | current\ length\ is\ \d+\ while\ limit | request\ too\ large\ for | tokens\ must\ be\ reduced
@@ -87,7 +87,9 @@ _WORDS: dict[type[LMStatusError], str] = {
         | (?:prompt|input)\ token\ count.{0,60}exceed
         | (?:exceed\w*|longer|more)\ (?:\w+\ ){0,2}max(?:imum)?[\ _](?:\w+[\ _])?(?:tokens|seq_len)
         | max_total_tokens\ exceed | exceed\w*\ (?:the\ )?model'?s?\ (?:\w+\ )?context | max_position_embeddings
-        | tokens\ but\ the\ model\ (?:only\ )?supports
+        | tokens\ but\ the\ model\ (?:only\ )?supports | only\ supports?\ [\d.,]+k?\ tokens
+        | (?:prompt|input|request|messages?)\ (?:is|are|has|have|contains?)\ [\d.,]+k?\ tokens
+        | token\ length\ exceed
         | (?:\u8f93\u5165|\u4e0a\u4e0b\u6587).{0,12}(?:\u957f\u5ea6|\u8d85\u8fc7|\u8d85\u51fa)""",
     BillingError: r"""
         credit\ balance | insufficient\ (?:account\ )?(?:balance|credit|fund|quota) | exceeded\ your\ current\ quota
@@ -97,20 +99,24 @@ _WORDS: dict[type[LMStatusError], str] = {
         | billing\ (?:hard\ |soft\ )?limit | spend(?:ing)?\ limit | billing\ (?:is\ not|account|details|to\ be\ enabled)
         | included\ credits | credits\ (?:are|have\ been)\ (?:depleted|exhausted|used) | api\ usage\ limits
         | enable\ billing | key\ limit\ exceeded | requires\ a\ (?:paid\ )?(?:subscription|plan) | upgrade\ for\ access
-        | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _]instrument
-        | free\ tier.{0,40}\b(?:exhausted|expired|used\ up) | (?:weekly|monthly)\ (?:usage\ )?limit""",
+        | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _](?:instrument|method)
+        | balance\ (?:is\ )?(?:negative|(?:too\ )?low|exhausted) | hard\ limit
+        | trial\ (?:period\ )?(?:has\ |is\ )?(?:expired|ended|over) | over\ budget | budget\b.{0,20}\bexceeded
+        | subscription\ (?:is\ |has\ )?(?:inactive|not\ active|expired|cancel)
+        | free\ tier.{0,40}\b(?:exhausted|expired|used\ up) | (?:weekly|monthly)\ (?:usage\ )?(?:limit|quota)""",
     ContentFilterError: r"""
         content\ (?:management|policy|filter|moderation|safety) | content_filter | content\ exists\ risk
         | \bflagged\b | usage\ (?:polic|guideline) | safety\ (?:system|filter|guideline|polic|setting|reason|check)
         | blocked\ (?:by|due\ to|because|for)\b
         | (?:prompt|response|output|input|request|content)\ (?:was|is|has\ been)\ blocked
         | guardrail | \bmoderation\b | inappropriate\ content | prohibited\ (?:use|content)
-        | \u654f\u611f\u5185\u5bb9 | \u4e0d\u5b89\u5168""",
+        | sensitive\ (?:words?|content|information) | \u654f\u611f\u5185\u5bb9 | \u4e0d\u5b89\u5168""",
     AuthenticationError: r"""
         api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
         | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?
           (?:api[\ _-]?(?:key|token)|credential|x-api-key|bearer|auth)
-        | auth\w*\ token.{0,20}(?:invalid|expired)
+        | auth\w*\ token.{0,20}(?:invalid|expired) | (?:jwt|signature|token|session)\ (?:has\ |is\ )?expired
+        | (?:malformed|missing|invalid)\ (?:\w+\ )?(?:authorization|bearer)
         | unauthori[sz]ed | not\ authori[sz]ed | authentication\ (?:fail|error|require)
         | security\ token.{0,40}(?:invalid|expired) | locate\ credentials | default\ credentials | access\ denied
         | organi[sz]ation\ (?:has\ been|is|was)\ (?:disabled|restricted|suspended|deactivated)
@@ -149,8 +155,10 @@ _ALONE: dict[int, type[LMStatusError]] = {
     407: AuthenticationError,
     408: ServerTimeoutError,
     413: ContextWindowError,
+    420: RateLimitError,
     429: RateLimitError,
     451: ContentFilterError,
+    498: AuthenticationError,
     503: OverloadedError,
     504: ServerTimeoutError,
     524: ServerTimeoutError,

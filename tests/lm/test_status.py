@@ -48,6 +48,43 @@ def quota(name):
 
 
 CASES = {
+    # a fourth reading, of gateways and of those who resell
+    "jwt": (400, {"error": "JWT expired at 2026-01-01T00:00:00Z"}, AUTH),
+    "signature": (400, openai("Signature has expired", ""), AUTH),
+    "header": (400, {"error": "Malformed Authorization header"}, AUTH),
+    "esri": (498, {"error": "Invalid Token"}, AUTH),
+    "allow list": (403, "Forbidden: IP 10.0.0.1 is not in the allow list", AUTH),
+    "negative balance": (403, openai("Your account balance is negative", ""), BILLING),
+    "prepaid": (429, openai("Prepaid balance too low", ""), BILLING),
+    "hard limit": (429, openai("Hard limit reached. Increase your limit in the billing console", ""), BILLING),
+    "monthly quota": (429, openai("You have reached your monthly quota of tokens", ""), BILLING),
+    "payment method": (400, openai("Payment method declined", ""), BILLING),
+    "trial": (403, openai("Trial expired", ""), BILLING),
+    "subscription inactive": (403, {"message": "subscription inactive"}, BILLING),
+    "litellm budget": (
+        429,
+        openai("Budget has been exceeded! Current cost: 10.1, Max: 10.0", "budget_exceeded"),
+        BILLING,
+    ),
+    "litellm user": (400, openai("ExceededBudget: User over budget", ""), BILLING),
+    "calm": (420, "Enhance your calm", RATE),
+    "throttled wait": (429, openai("Request was throttled. Expected available in 8 seconds.", ""), RATE),
+    "8k": (400, {"error": "This model only supports 8k tokens of input"}, CONTEXT),
+    "is so many": (400, {"error": "Your input is 9001 tokens, the limit is 8192"}, CONTEXT),
+    "token length": (400, {"error": "Total message token length exceed model limit"}, CONTEXT),
+    "prompt tokens limit": (400, {"error": "prompt tokens limit exceeded: 250000 > 200000"}, CONTEXT),
+    "too much of output": (
+        400,
+        {"error": "max_tokens: 100000 > 64000, the maximum allowed number of output tokens"},
+        BAD,
+    ),
+    "too many images": (400, {"error": "too many images: 30 > 20"}, BAD),
+    "sensitive": (400, openai("prompt contains sensitive words", ""), FILTER),
+    "blocked": (200, {"error": {"message": "SAFETY", "status": "BLOCKED"}}, FILTER),
+    "a parameter called billing": (400, openai("unknown field: billing_id", ""), BAD),
+    "a parameter called context": (400, openai("Invalid schema for response_format: context", ""), BAD),
+    "cloudflare": (520, "error code: 520", OTHER),
+    "envoy": (503, "upstream connect error or disconnect/reset before headers", OVERLOAD),
     # a third reading
     "gateway supports": (400, openai("The prompt is 5000 tokens but the model only supports 4096"), CONTEXT),
     "images and text": (400, openai("Total tokens of image and text exceed max message tokens"), CONTEXT),
