@@ -32,8 +32,8 @@ from promptgrad.adapters._kinds import (
 )
 from promptgrad.adapters._nearly_json import Exact
 from promptgrad.adapters._numbers import read_number
-from promptgrad.adapters._taken_back import leaves_out, stands_for
-from promptgrad.adapters._units import has_a_sum, have_several_units
+from promptgrad.adapters._taken_back import stands_for
+from promptgrad.adapters._units import odd_items
 from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read_boolean, read_choice, spellings
 
 Fit = Callable[[Any], Any]
@@ -88,12 +88,12 @@ def _make(annotation: Any) -> Fit | None:
         return partial(_fit_union, members(annotation))
     if origin is tuple and args:
         if len(args) == 2 and args[1] is ...:
-            return _complete(_of_one_unit(args[0], _fit_items(fitter(args[0]))))
+            return _checked(args[0], _fit_items(fitter(args[0])))
         return _fit_places([fitter(arg) for arg in args])
     if is_list(origin) and args:
-        return _complete(_of_one_unit(args[0], _fit_items(fitter(args[0]))))
+        return _checked(args[0], _fit_items(fitter(args[0])))
     if is_mapping(origin) and args:
-        return _of_one_unit(args[-1], _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None))
+        return _checked(args[-1], _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None))
     if is_named_tuple(annotation):
         by_name = _Fields(annotation)
         return lambda value: by_name(value) if isinstance(value, dict) else by_name.in_order(value)
@@ -291,33 +291,14 @@ def _holds(kind: Any, value: Any) -> bool:
     return is_named_tuple(kind) or is_list(get_origin(kind) or kind) is isinstance(value, list)
 
 
-def _of_one_unit(kind: Any, fit: Fit | None) -> Fit | None:
-    """Fits a list or an object of numbers, and refuses units that differ, of which the numbers lose each."""
+def _checked(kind: Any, fit: Fit | None) -> Fit:
+    """Fits a list or an object, and refuses items that are not those of one list; see `odd_items`."""
     kinds = members(kind)
-    if fit is None or str in kinds or not any(one in _NUMBERS for one in kinds):
-        return fit
+    has_numbers = str not in kinds and any(one in _NUMBERS for one in kinds)
 
     def apply(value: Any) -> Any:
-        if isinstance(value, (list, dict)) and have_several_units(value.values() if isinstance(value, dict) else value):
-            raise Misfit("holds numbers in several units: give all in one unit, as numbers alone")
-        if isinstance(value, list) and has_a_sum(value):
-            raise Misfit("holds a number that is made of the others: leave it out")
-        return fit(value)
-
-    return apply
-
-
-def _complete(fit: Fit | None) -> Fit:
-    """Fits a list, and refuses one whose last item stands for others."""
-
-    def apply(value: Any) -> Any:
-        if (
-            isinstance(value, list)
-            and len(value) > 1
-            and leaves_out(value[-1])
-            and (len(value) > 2 or len(value[-1]) > 4)
-        ):
-            raise Misfit(f"ends in {value[-1]!r}: give all items")
+        if isinstance(value, (list, dict)) and (reason := odd_items(value, has_numbers=has_numbers)):
+            raise Misfit(reason)
         return value if fit is None else fit(value)
 
     return apply
@@ -378,20 +359,20 @@ class _Fields:
         self._kind = kind
         self._fits: dict[str, Fit | None] | None = None
         self._names: dict[str, list[str]] = {}
+        self._has_aliases = False
 
     def _prepared(self) -> dict[str, Fit | None]:
         if self._fits is None:
             fits: dict[str, Fit | None] = {}
             model_fields = getattr(self._kind, "model_fields", None)
             whole, own = own_validators(self._kind)
-            if whole:
-                pass
-            elif model_fields is not None:
+            if model_fields is not None and not whole:
                 for name, field in model_fields.items():
                     alias = field.validation_alias or field.alias
+                    self._has_aliases |= alias is not None
                     left_alone = name in own or "*" in own or has_validator(field.metadata)
                     fits[alias if isinstance(alias, str) else name] = None if left_alone else fitter(field.annotation)
-            else:
+            elif not whole:
                 hints = get_type_hints(self._kind)
                 known = (
                     [entry.name for entry in dataclasses.fields(self._kind)]
@@ -446,7 +427,7 @@ class _Fields:
             if name in made and made[name] != item:
                 raise Misfit(f"has the key {name!r} twice")
             made[name] = item if fit is None else _at(name, fit, item)
-        if not is_open and (reason := stands_for(made, fits)):
+        if fits and not (is_open or self._has_aliases) and (reason := stands_for(made, fits)):
             raise Misfit(reason)
         return made
 

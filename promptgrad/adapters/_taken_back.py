@@ -94,14 +94,14 @@ def states_another(text: str, values: Sequence[str]) -> bool:
     return False
 
 
-def takes_back_by_name(name: str, value: object, fields: Iterable[str]) -> bool:
+def takes_back_by_name(name: str, value: object, fields: Iterable[str], answers: Sequence[str] = _ANSWERS) -> bool:
     """Whether what stands beside the fields that were asked for, under its own name, is another version of them."""
     if isinstance(value, bool):
         return False  # whether it was checked or revised
     words = re.sub(r"[_-]", " ", name[:100])
     other = _OTHER_VERSION.fullmatch(words)
     of = (other["of"] or other["earlier"] or "").lower() if other is not None else None
-    if of == "" or of in _ANSWERS or of in [field.lower().replace("_", " ") for field in fields]:
+    if of == "" or of in answers or of in [field.lower().replace("_", " ") for field in fields]:
         return True
     return isinstance(value, str) and not _THOUGHTS.search(words) and takes_back(value)
 
@@ -111,7 +111,7 @@ def stands_for(given: Mapping[str, object], fields: Collection[str]) -> str:
     for key in given:
         if key in fields or not isinstance(key, str):  # a dict in Python may have others
             continue
-        if takes_back_by_name(key, given[key], fields):
+        if takes_back_by_name(key, given[key], fields, ()):
             return f"has {key!r} beside its fields, which may be another value of one: give each once"
         for name in fields:
             if name not in given and _parts(name) <= _parts(key):

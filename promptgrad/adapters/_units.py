@@ -1,9 +1,12 @@
-"""Units of the numbers in a list: of "1.5 kg" and "300 g" none is the meant value without the other's unit."""
+"""Items that are not those of one list: of "1.5 kg" and "300 g" none is the meant value without the other's unit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from promptgrad.adapters._taken_back import leaves_out
 
 _OF_ONE_KIND = """\
 mg; g gram grams; kg kilogram kilograms; t tonne tonnes ton tons; lb lbs pound pounds; oz ounce ounces
@@ -30,6 +33,17 @@ _TEXT_LABEL = re.compile(r"\A\W*([^\W\d][^:=\d]{0,40}?)\s*[:=]")
 _SUMS = re.compile(
     r"\b(?:(?:sub)?totals?|sum|average|mean|median|counts?|overall|max(?:imum)?|min(?:imum)?)\b", re.IGNORECASE
 )
+
+
+def odd_items(items: Sequence[object] | Mapping[Any, object], *, has_numbers: bool) -> str:
+    """Why items are not those of one list: units that differ, a total among its parts, "and 3 more"; else empty."""
+    is_list = not isinstance(items, Mapping)
+    values = list(items.values()) if isinstance(items, Mapping) else items
+    if is_list and len(values) > 1 and leaves_out(values[-1]) and (len(values) > 2 or len(str(values[-1])) > 4):
+        return f"ends in {values[-1]!r}: give all items"
+    if has_numbers and have_several_units(values):
+        return "holds numbers in several units: give all in one unit, as numbers alone"
+    return "holds a number that is made of the others: leave it out" if has_numbers and has_a_sum(values) else ""
 
 
 def has_a_sum(texts: Sequence[object]) -> bool:

@@ -476,3 +476,22 @@ def test_other_keys_beside_those_of_a_model_are_left_out() -> None:
     assert read(Person, section('{"name": "A", "age": 30, "ok": false, "is_ok_with_it": true}')).ok is False
     kept = read(Open, section('{"name": "A", "new_age": 31}'))
     assert (kept.age, kept.model_extra) == (0, {"new_age": 31})
+
+
+class Aliased(pydantic.BaseModel, populate_by_name=True):
+    person_name: str = pydantic.Field("nobody", alias="name")
+
+
+class Chosen(pydantic.BaseModel):
+    name: str = pydantic.Field("nobody", validation_alias=pydantic.AliasChoices("name", "user_name"))
+
+
+def test_a_key_that_is_another_name_of_a_field_is_it() -> None:
+    assert read(Aliased, section('{"person_name": "A"}')).person_name == "A"
+    assert read(Aliased, section('{"name": "A"}')).person_name == "A"
+    assert read(Chosen, section('{"user_name": "A"}')).name == "A"
+
+
+def test_an_answer_is_no_version_of_the_fields_of_a_model() -> None:
+    assert read(Person, section('{"name": "A", "age": 30, "final_answer": "B", "new version": 2}')).name == "A"
+    assert read(Person, section('{"name": "A", "age": 30, "correction": "the age is 31"}')) == "again"
