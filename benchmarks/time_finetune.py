@@ -16,6 +16,7 @@ from typing import Any
 from _side_by_side import Block, Fed, contest, header, installed, options, report, serve_blocks
 
 BATCH = 32
+STEPS = 4
 VOCABULARY = 4096
 
 
@@ -49,7 +50,7 @@ def samples(params: dict[str, Any]) -> list[tuple[list[int], int]]:
 
     prefix = words(params["prefix"])
     made = []
-    for _ in range(BATCH * params["steps"]):
+    for _ in range(params["batch"] * params["steps"]):
         low, high = params["rest"]
         prompt = prefix + words(rng.randint(low, high))
         made.append((prompt + words(rng.randint(4, 8)), len(prompt)))
@@ -67,7 +68,7 @@ def ours(params: dict[str, Any]) -> Block:
     from promptgrad.lm import Tokens
 
     trained, data = model(), [Tokens(tuple(ids), start) for ids, start in samples(params)]
-    settings = TuneSettings(None, params["steps"], 1e-4, BATCH)
+    settings = TuneSettings(None, params["steps"], 1e-4, params["batch"])
 
     def block() -> int:
         train(trained, data, settings)
@@ -84,8 +85,8 @@ def plain(params: dict[str, Any]) -> Block:
     optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-4)
 
     def block() -> int:
-        for first in range(0, len(data), BATCH):
-            rows = data[first : first + BATCH]
+        for first in range(0, len(data), params["batch"]):
+            rows = data[first : first + params["batch"]]
             width = max(len(ids) for ids, _ in rows)
             ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows])
             mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in rows])
@@ -102,7 +103,7 @@ def plain(params: dict[str, Any]) -> Block:
 def _arguments(kind: Any, params: dict[str, Any], **more: Any) -> Any:
     return kind(
         output_dir=tempfile.gettempdir(),  # nothing is written there
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=params["batch"],
         max_steps=params["steps"],
         learning_rate=1e-4,
         report_to="none",
@@ -177,10 +178,11 @@ def trl(params: dict[str, Any]) -> Block:
 CONTESTANTS = {"promptgrad": ours, "plain torch": plain, "transformers Trainer": trainer, "trl SFTTrainer": trl}
 
 CASES = {
-    "prefix 88 %": ({"prefix": 130, "rest": [9, 13], "steps": 4}, 5.0),
-    "prefix 80 %": ({"prefix": 120, "rest": [18, 30], "steps": 4}, 5.0),
-    "ragged, nothing shared": ({"prefix": 0, "rest": [8, 300], "steps": 4}, 1.2),
+    "prefix 88 %": ({"prefix": 130, "rest": [9, 13]}, 5.0),
+    "prefix 80 %": ({"prefix": 120, "rest": [18, 30]}, 5.0),
+    "ragged, nothing shared": ({"prefix": 0, "rest": [8, 300]}, 1.2),
 }
+QUICK = ("prefix 88 %", "ragged, nothing shared")
 
 
 def main() -> None:
@@ -191,10 +193,10 @@ def main() -> None:
         return
     header("finetune", stack=installed("torch", "transformers", "trl", "accelerate"))
     names = ["promptgrad"] if chosen.quick else list(CONTESTANTS)
-    for case, (params, times) in CASES.items():
-        children = contest(
-            __file__, names, {**params, "steps": 1} if chosen.quick else params, chosen.blocks, chosen.only
-        )
+    sizes = {"batch": 4, "steps": 1} if chosen.quick else {"batch": BATCH, "steps": STEPS}
+    for case in QUICK if chosen.quick else CASES:
+        params, times = CASES[case]
+        children = contest(__file__, names, {**params, **sizes}, chosen.blocks, chosen.only)
         target = (f"<= 1 / {times:g} of the Trainer's time", lambda _, ratio, times=times: ratio <= 1 / times)
         report("finetune", case, children, base="transformers Trainer", targets={"promptgrad": target})
 
