@@ -1,5 +1,6 @@
 """The notebooks of the tutorials are their pages, and run in a real kernel."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -14,6 +15,18 @@ def test_a_notebook_is_its_page(name):
     assert (FOLDER / f"{name}.ipynb").read_text() == WRITER["notebook"](FOLDER / f"{name}.md"), (
         "run python docs/tutorials/notebooks.py"
     )
+
+
+def test_every_notebook_is_run_here():
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(WRITER["PAGES"])
+
+
+@pytest.mark.parametrize("name", WRITER["PAGES"])
+def test_a_notebook_is_a_script_too(name):
+    """Without what only a kernel runs: commands of the shell, and `await` outside of a function."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (FOLDER / f"{name}.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    compile("\n\n".join(blocks), name, "exec")
 
 
 @pytest.mark.parametrize("name", WRITER["PAGES"])

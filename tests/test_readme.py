@@ -14,6 +14,8 @@ from promptgrad.testing import Fields, LoopbackLM
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 GUIDE = sorted([*(ROOT / "docs" / "guide").glob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.md")])
+RUN_HERE = [page for page in GUIDE if not page.with_suffix(".ipynb").exists()]
+"""All but those whose blocks run as a notebook, in tests/test_notebooks.py."""
 
 # Runs the pages it is given, each in a folder and a namespace of its own, and writes what went wrong. One process
 # for all, because loading torch takes longer than a page.
@@ -88,7 +90,7 @@ def failures(tmp_path_factory):
     pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("guide")
     scripts = []
-    for page in GUIDE:
+    for page in RUN_HERE:
         script = folder / page.stem / f"{page.stem}.py"
         script.parent.mkdir()
         script.write_text("\n\n".join(blocks_of(page)))
@@ -99,7 +101,7 @@ def failures(tmp_path_factory):
     return json.loads((folder / "failures.json").read_text())
 
 
-@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", RUN_HERE, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_of_the_guide_run(page, failures):
     assert blocks_of(page)
     assert page.stem not in failures, failures[page.stem][-3000:]
