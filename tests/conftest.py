@@ -32,12 +32,18 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models in tests are tiny, and each core has tests to run
 
 _escapes: list[str] = []
+_file: list[str] = [""]
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of tests stay until the end; walking through them takes a third of the time of what allocates much."""
-    gc.collect()
-    gc.freeze()
+def pytest_runtest_logstart(nodeid: str, location: tuple[str, int | None, str]) -> None:
+    """What a file finds stays: the tests, and the libraries that earlier files loaded.
+
+    Walking through all of it takes longer than what is tested, wherever much is allocated or garbage collected.
+    """
+    if _file != [location[0]]:
+        _file[:] = [location[0]]
+        gc.collect()
+        gc.freeze()
 
 
 def is_loopback(host: object) -> bool:

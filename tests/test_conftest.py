@@ -1,5 +1,6 @@
 import ast
 import functools
+import gc
 import socket
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def test_loopback_may_be_reached(escapes):
         socket.create_connection(server.getsockname()).close()
     socket.getaddrinfo("localhost", 80)
     assert escapes == []
+
+
+def test_what_an_earlier_file_left_is_not_walked_through(pytestconfig):
+    def is_walked(thing):
+        return any(each is thing for each in gc.get_objects())
+
+    conftest = pytestconfig.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
+    left = [[]]
+    assert is_walked(left)
+    conftest.pytest_runtest_logstart("", ("another.py", 0, ""))
+    assert not is_walked(left)
 
 
 @functools.cache
