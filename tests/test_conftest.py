@@ -42,6 +42,17 @@ def files():
     return {path.relative_to(folder).as_posix(): ast.parse(path.read_text()) for path in sorted(folder.rglob("*.py"))}
 
 
+@functools.cache
+def method_calls():
+    """Every call of an attribute in the files of the tests, with the name of its file."""
+    return [
+        (name, node)
+        for name, tree in files().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+
+
 CLOCKS = {"perf_counter", "process_time", "thread_time", "monotonic", "time", "perf_counter_ns", "monotonic_ns"}
 LOWER_BOUNDS = {"aio/test_gather.py", "testing/test_loopback.py"}  # a wait lasts at least so long, on any machine
 
@@ -50,11 +61,9 @@ def test_no_test_reads_a_clock():
     """What must be cheap is counted (tests/counting.py), and what must happen is waited for (tests/waiting.py)."""
     timed = [
         f"{name}:{node.lineno}"
-        for name, tree in files().items()
-        if name != "waiting.py" and name not in LOWER_BOUNDS
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
+        for name, node in method_calls()
+        if name != "waiting.py"
+        and name not in LOWER_BOUNDS
         and node.func.attr in CLOCKS
         and getattr(node.func.value, "id", "") == "time"
     ]
@@ -69,9 +78,8 @@ WAITS = {"run", "communicate", "wait", "check_output", "check_call", "call"}
 def test_no_process_is_given_up_early():
     early = [
         f"{name}:{node.lineno}"
-        for name, tree in files().items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAITS
+        for name, node in method_calls()
+        if node.func.attr in WAITS
         for keyword in node.keywords
         if keyword.arg == "timeout"
         and isinstance(keyword.value, ast.Constant)
