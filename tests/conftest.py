@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,16 +33,17 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models in tests are tiny, and each core has tests to run
 
 _escapes: list[str] = []
-_file: list[str] = [""]
+_file: list[Path] = []
 
 
-def pytest_runtest_logstart(nodeid: str, location: tuple[str, int | None, str]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
     """What a file finds stays: the tests, and the libraries that earlier files loaded.
 
     Walking through all of it takes longer than what is tested, wherever much is allocated or garbage collected.
     """
-    if _file != [location[0]]:
-        _file[:] = [location[0]]
+    if _file != [item.path]:
+        _file[:] = [item.path]
         gc.collect()
         gc.freeze()
 

@@ -3,6 +3,7 @@ import functools
 import gc
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -31,7 +32,7 @@ def test_what_an_earlier_file_left_is_not_walked_through(pytestconfig):
     conftest = pytestconfig.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
     left = [[]]
     assert is_walked(left)
-    conftest.pytest_runtest_logstart("", ("another.py", 0, ""))
+    conftest.pytest_runtest_protocol(SimpleNamespace(path=Path("another.py")))
     assert not is_walked(left)
 
 
