@@ -12,6 +12,9 @@ ARGS =
 # the tests run in a process for each core, at most four, and those of a file in one of them; DIST= is a single process
 DIST = -n logical --maxprocesses 4 --dist loadfile
 
+# tests start hundreds of processes, which read what is compiled
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL = help
 .PHONY: help demo test lint format pocket bench-env bench bench-optimizers clean
 
