@@ -314,7 +314,7 @@ def _number(text: str) -> int | float:
 _LATEX = re.compile(
     r"(?<!\\)(?:\\\\)*\\(?:frac|forall|flat|beta|bar|binom|begin|big[glr]?|boxed|bmod|because|bf|bot|"
     r"theta|times|text(?:bf|it|rm|tt)?|tilde|triangle|tfrac|nabla|neq(?!\.)|notin|rho|right(?:arrow)?|rangle|rfloor|rceil)"
-    r"(?![a-z])"
+    r"(?![A-Za-z])"
 )
 """Commands of LaTeX that begin like the escapes of JSON: "\\frac" would be a form feed and "rac"."""
 _NO_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[ac-eg-mo-qsv-zA-Z]")

@@ -356,6 +356,7 @@ def test_read_or_asked_again(annotation: Any, text: str, wanted: Any) -> None:
         (str, r'{"x": "A:\nHello\tB"}', "A:\nHello\tB"),
         (str, r'{"x": "import re\nre.sub(\d)"}', "import re\nre.sub(\\d)"),
         (list[str], r'{"x": ["\nabla f"]}', AGAIN),
+        (str, r'{"x": "a\textMpro"}', "a\textMpro"),  # no command: its name goes on to the next sign that is no letter
         (dict[str, str], r'So: {"x": {"a": "\rho"}}', AGAIN),
     ],
 )
