@@ -174,7 +174,7 @@ class TestGradient:
 
         def findings(inputs):
             shown.append(inputs["parameters"])
-            return '[{"run": 1, "parameter": "pattern", "critique": "too narrow"}]'
+            return '[{"runs": [1], "parameter": "pattern", "critique": "too narrow"}]'
 
         model = Translate().to(lm.FunctionLM(Fields(words="a cat", findings=findings)))
         report = nn.MetricLoss(lambda example, output: 0.0)(model(), "x").backward(engine="joint")
