@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 
 from promptgrad.errors import LMError, ToolServerError
 
@@ -100,7 +99,7 @@ def _named(found: re.Match[str]) -> str:
 
 def _is_of_transport(error: BaseException) -> bool:
     """Whether an error is about a connection, of which each package has classes of its own."""
-    if isinstance(error, (LMError, ToolServerError, ConnectionError, TimeoutError, ssl.SSLError)):
+    if isinstance(error, (LMError, ToolServerError, ConnectionError, TimeoutError)):
         return True
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & _OF_CONNECTIONS)
@@ -109,7 +108,7 @@ def _is_of_transport(error: BaseException) -> bool:
 _OF_CONNECTIONS = frozenset(
     {
         *("HTTPError", "URLError", "RequestException", "ClientError", "TransportError", "HTTPStatusError", "APIError"),
-        *("gaierror", "herror", "WebSocketException", "HTTPException", "NewConnectionError", "MCPError"),
+        *("gaierror", "herror", "SSLError", "WebSocketException", "HTTPException", "NewConnectionError", "MCPError"),
     }
 )
 """Names of the classes above the errors of connections: of urllib, requests, aiohttp, httpx, openai and others."""

@@ -92,7 +92,9 @@ from promptgrad import nn
 lm = pg.lm.FunctionLM(lambda messages: "[[ ## answer ## ]]\\nParis\\n\\n[[ ## completed ## ]]", name="one")
 assert nn.Predict("question -> answer", lm=lm)(question="What is the capital of France?").answer == "Paris"
 """
-    assert third_party(modules_after(code, tmp_path)) == []
+    loaded = modules_after(code, tmp_path)
+    assert third_party(loaded) == []
+    assert {"asyncio", "socket", "ssl", "http.client"} & set(loaded) == set(), "no call went over HTTP"
 
 
 def test_making_an_optimizer_needs_no_pydantic(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import socket
 from typing import TYPE_CHECKING
 
 from promptgrad.errors import (
@@ -80,6 +79,8 @@ def out_of_time(error: BaseException, where: str, timeout: float, passed_by: int
 
 def unreachable(error: BaseException, endpoint: Endpoint, reason: str) -> LMConnectionError:
     """The error of a server that cannot be reached; one that cannot be there at all is not tried again."""
+    import socket  # not before a call went over HTTP
+
     cause = getattr(error, "os_error", None) or error
     reason = reason or type(error).__name__
     failure = LMConnectionError(f"cannot reach {endpoint.url}: {reason}; does the server run there?")
