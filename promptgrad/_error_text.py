@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import LMError, ToolServerError
 
 ADDRESS = "[address]"
@@ -16,25 +17,25 @@ MOST = 20_000
 """Characters of a text that is told; what follows is left out."""
 
 _HIDDEN = (
-    re.compile(r"\b(?P<kept>Bearer|Basic)(?P<more>\s{1,4})[A-Za-z0-9._~+/=-]{8,}"),
-    re.compile(
+    late_pattern(r"\b(?P<kept>Bearer|Basic)(?P<more>\s{1,4})[A-Za-z0-9._~+/=-]{8,}"),
+    late_pattern(
         r"(?i)\b(?P<kept>(?:api|access|secret)[_-]?key|password|passwd|[a-z]{1,40}_token|client_secret)"
         r"(?P<more>['\"]\s{0,4}:\s{0,4}['\"]|\s{0,4}=\s{0,4}['\"]?)[^\s'\"&,;)}\]]+"
     ),
-    re.compile(r"\b(?P<kept>sk|pk|ghp|gho|xox[abp]|glpat|hf)(?P<more>[-_])[A-Za-z0-9_-]{12,}"),
-    re.compile(r"\b(?P<kept>AKIA)(?P<more>)[A-Z0-9]{12,}"),
-    re.compile(r"\b(?P<kept>eyJ)(?P<more>)[\w-]{8,400}\.eyJ[\w-]{8,}(?:\.[\w-]*)?"),
+    late_pattern(r"\b(?P<kept>sk|pk|ghp|gho|xox[abp]|glpat|hf)(?P<more>[-_])[A-Za-z0-9_-]{12,}"),
+    late_pattern(r"\b(?P<kept>AKIA)(?P<more>)[A-Z0-9]{12,}"),
+    late_pattern(r"\b(?P<kept>eyJ)(?P<more>)[\w-]{8,400}\.eyJ[\w-]{8,}(?:\.[\w-]*)?"),
 )
-_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>|`)\]}]*[^\s'\"<>|`)\]}.,;:]")
-_HOST = re.compile(r"//(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]*)")
-_PRIVATE = re.compile(
+_URL = late_pattern(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>|`)\]}]*[^\s'\"<>|`)\]}.,;:]")
+_HOST = late_pattern(r"//(?:[^/@]*@)?(\[[^\]]*\]|[^/:?#]*)")
+_PRIVATE = late_pattern(
     r"(?i)^(?:[^.]*|\[.*\]|[\d.]+|.*\.(?:local|localhost|internal|intranet|lan|corp|home|svc|cluster|arpa))$"
 )
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
-_PLACE = re.compile(
+_LOGIN = late_pattern(r"(?<=://)[^/@\s]+@")
+_PLACE = late_pattern(
     r"(?i)\b(?:localhost|\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}\b|(?<![\w.])\[[0-9a-f]{0,4}(?::[0-9a-f.]{0,15}){2,8}\](?::\d{1,5})?"
 )
-_NAMED = re.compile(
+_NAMED = late_pattern(
     r"(?i)(?P<kept>\bhost(?:name)?(?:=|\s)['\"]?)[\w.-]{0,253}\w(?:['\"]?,?\s?port[=\s]\s?\d{1,5}|['\"]?:\d{1,5})?"
     r"|\b[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}:\d{2,5}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b"
 )

@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "promptgrad"
 
 # A room imports only from groups before its own; rooms of one group are strangers.
 RANK = [
-    ["_accepts", "errors", "_files", "_frozen", "_habits", "_json_pairs", "_late", "_numbers", "_pipes", "_seed"],
+    [
+        *("_accepts", "errors", "_files", "_frozen", "_habits", "_json_pairs", "_late", "_numbers", "_patterns"),
+        *("_pipes", "_seed"),
+    ],
     ["_error_text", "aio", "content"],
     ["run", "data", "autograd", "signature", "sandbox"],
     ["retrieve"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._unclear import Unclear
 from promptgrad.adapters._values import describe
 from promptgrad.signature import Field
@@ -19,13 +20,13 @@ TURN_ENDS = (
 TURN_BEGINNINGS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")
 """The special tokens that end a turn, and those that begin one, in the dialects of models."""
 _END_OF_TURN = f"(?:{'|'.join(map(re.escape, TURN_ENDS))})"
-_GOES_ON = re.compile(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:{'|'.join(map(re.escape, TURN_BEGINNINGS))})")
-_CALL = re.compile(
+_GOES_ON = late_pattern(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:{'|'.join(map(re.escape, TURN_BEGINNINGS))})")
+_CALL = late_pattern(
     r"\s*(?:<tool_calls?>|<function=|<function_calls?>|<\|python_tag\|>|<\|tool_calls?|"
     r"<\N{FULLWIDTH VERTICAL LINE}tool|"
     r"\[TOOL_CALLS\])"
 )
-_HALF = re.compile(r"\s*(?:\[\[?[ \t]*#|\[\[[ \t]*\w*\s*\Z)")
+_HALF = late_pattern(r"\s*(?:\[\[?[ \t]*#|\[\[[ \t]*\w*\s*\Z)")
 
 
 def without_end_of_turn(text: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_SAID_BESIDE = re.compile(
+from promptgrad._patterns import late_pattern
+
+_SAID_BESIDE = late_pattern(
     r"[\W_]*(?:sure|certainly|of course|absolutely|definitely|gladly|ok|okay|alright|all right|yes|great|good|perfect|"
     r"understood|got it|no problem|hello|hi|thanks|thank you|"
     r"(?:here|below) (?:you go|you are|it is|is|are|'s)|here's|as (?:requested|asked)|done|"
@@ -14,9 +16,9 @@ _SAID_BESIDE = re.compile(
     re.IGNORECASE,
 )
 _MOST = 300
-_FENCE_BEFORE = re.compile(r"```\w*[ \t]*\n\s*\Z")
-_FENCE_AFTER = re.compile(r"\A\s*```(?!\w)")
-_NEXT = re.compile(r"(?<=[.!?:])\s+|\n")
+_FENCE_BEFORE = late_pattern(r"```\w*[ \t]*\n\s*\Z")
+_FENCE_AFTER = late_pattern(r"\A\s*```(?!\w)")
+_NEXT = late_pattern(r"(?<=[.!?:])\s+|\n")
 
 
 def is_frame(text: str, ends: tuple[str, ...]) -> bool:

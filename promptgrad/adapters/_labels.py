@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_OF_ANSWER = re.compile(
+from promptgrad._patterns import late_pattern
+
+_OF_ANSWER = late_pattern(
     r"\b(?:answers?|ans|results?|totals?|sum|solutions?|outputs?|values?|final|finally|counts?|numbers?|amounts?|"
     r"quantity|estimates?|predictions?|conclusions?|response|reply|so|therefore|thus|hence|here|that is|i\.e|namely|"
     r"equals?|altogether|difference|products?|quotient|ratio|average|mean|median|it|this|sure|ok|okay|yes|certainly)\b"
@@ -12,7 +14,7 @@ _OF_ANSWER = re.compile(
     re.IGNORECASE,
 )
 """What an answer is called; also a single letter, as in "x = 42"."""
-_OF_OTHER = re.compile(
+_OF_OTHER = late_pattern(
     r"\b(?:confiden(?:ce|t)|(?:un)?certain(?:ty)?|probabilit(?:y|ies)|likelihoods?|scores?|ratings?|ranks?|"
     r"grades?|priority|difficulty|steps?|attempts?|tr(?:y|ies)|rounds?|iterations?|"
     r"options?|choices?|candidates?|pages?|questions?|problems?|exercises?|tasks?|examples?|figures?|tables?|lines?|"
@@ -22,15 +24,15 @@ _OF_OTHER = re.compile(
     re.IGNORECASE,
 )
 """What stands beside answers and is not one."""
-_ABOUT = re.compile(
+_ABOUT = late_pattern(
     r"\b(?:confidence|certainty|likelihood|"
     r"my (?:\w+ )?(?:probability|odds|score|temperature|seed|version))\b[^.,;!?\n]*\Z",
     re.IGNORECASE,
 )
-_ABOUT_IT = re.compile(
+_ABOUT_IT = late_pattern(
     r"\A[\s(\[%]*(?:confiden\w+|certain\w*|sure|likely|likelihood|probab\w+)\b(?!\s*[:=])", re.IGNORECASE
 )
-_LABEL = re.compile(r"([^:=.!?;\n]{1,80}?)\s*(?:[:=→]|->)\s*[({\[]*\Z")
+_LABEL = late_pattern(r"([^:=.!?;\n]{1,80}?)\s*(?:[:=→]|->)\s*[({\[]*\Z")
 
 
 def own_label(name: str) -> re.Pattern[str]:

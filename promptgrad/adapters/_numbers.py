@@ -10,6 +10,7 @@ from decimal import Context, Decimal
 from itertools import pairwise
 from typing import NamedTuple
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._labels import is_about_it, names_other_number
 from promptgrad.adapters._taken_back import NOT_MEANT, takes_back
 
@@ -17,13 +18,13 @@ _MINUS = dict.fromkeys(
     map(ord, "\N{MINUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{SMALL HYPHEN-MINUS}\N{HYPHEN}\N{NON-BREAKING HYPHEN}"), "-"
 )
 _DASHES = {**_MINUS, **dict.fromkeys(map(ord, "\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}"), "-")}
-_DASH_OF_SIGN = re.compile(  # not that of a range
+_DASH_OF_SIGN = late_pattern(  # not that of a range
     r"(?:\A|(?<=[^\d\s]\s)|(?<=[(:=$*]))[\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}](?=[\d.$])"
 )
-_UNSEEN = re.compile("[\u200b\u200e\u200f\u2060\u2066-\u2069\ufeff]")
+_UNSEEN = late_pattern("[\u200b\u200e\u200f\u2060\u2066-\u2069\ufeff]")
 _BLANK = "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}"
 _GROUP = f"'\N{RIGHT SINGLE QUOTATION MARK}_{_BLANK}"
-_CLUSTER = re.compile(
+_CLUSTER = late_pattern(
     rf"(?:\d+(?:[.,{_GROUP}]\d+| \d{{3}}(?![\d]))*|(?<![\d.,])\.\d+)(?:[eE][-+]?\d{{1,4}}(?![\w.]))?", re.ASCII
 )
 _LONGEST = 400
@@ -32,7 +33,7 @@ _EXACT = Context(prec=2_000)
 
 _CODES = "USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|INR|CNY|RMB|SEK|NOK|DKK|PLN|CZK|BRL|MXN|KRW|ZAR|TRY|RUB|SGD|HKD"
 _CURRENCY = rf"(?:(?:US|AU|CA|NZ|HK|A|C|S|R)?[$€£¥₹₩₽₺฿₿]|(?:{_CODES}) ?|Rs\.? ?)"
-_BEFORE = re.compile(rf"(?:(?<=[\s(\[{{:=~≈|>]),?|^)([-+]?)({_CURRENCY}?) ?([-+]?)$")
+_BEFORE = late_pattern(rf"(?:(?<=[\s(\[{{:=~≈|>]),?|^)([-+]?)({_CURRENCY}?) ?([-+]?)$")
 _SCALES = {
     "hundred": 2, "thousand": 3, "million": 6, "millions": 6, "mio": 6, "mln": 6, "mn": 6, "billion": 9, "billions": 9,
     "bn": 9, "bln": 9, "trillion": 12, "trillions": 12, "tn": 12, "trn": 12, "lakh": 5, "lakhs": 5, "crore": 7,
@@ -44,13 +45,13 @@ _SCALES = {
 }  # fmt: skip
 _SHORTENED = ("mio", "mln", "bn", "mn", "тыс", "млн", "млрд")
 _BY_FOUR = "千천万萬만亿億억兆조"
-_SCALE = re.compile(
+_SCALE = late_pattern(
     r"[ \N{NO-BREAK SPACE}-]?("
     + "|".join(sorted((word for word in _SCALES if word not in _BY_FOUR), key=len, reverse=True))
     + rf")\b\.?|[ \N{{NO-BREAK SPACE}}]?([{_BY_FOUR}])(?![{_BY_FOUR}])",
     re.IGNORECASE,
 )
-_LIKE_SCALE = re.compile(  # of another language, or misspelt: the value is not known, but it is not that of the digits
+_LIKE_SCALE = late_pattern(  # of another language, or misspelt: the value is not known, but not that of the digits
     rf"[ -]?(?:[kKmMtTG]{{1,2}}(?:€|(?-i:{_CODES}|kr)\b)|mm (?:{_CODES}|[$€£])|"
     r"\w{0,12}illi(?:on|ard)|myriad|bin\b|rb\b|rbu\b|jt\b|mia\b|ml[dr]\b|bi[lo]?\b|tr\b|trd\b|tkr\b|mkr\b|mii\b|ming\b|"
     r"tūkst|tuh[ae][nt]|hiljad|tiso[čc]|tisu[ćc]|þúsund|elfu\b|libo\b|ng[àa]n\b|trăm|chục|vạn|mij[ëe]\b|ratus|puluh|"
@@ -62,40 +63,42 @@ _LIKE_SCALE = re.compile(  # of another language, or misspelt: the value is not 
     r"lacs?\b|lakh|cr\b|crore|arab\b|kilo(?!gram|met|byte|watt)|mega\b|giga\b)",
     re.IGNORECASE,
 )
-_UNCLEAR_OF_MONEY = re.compile(r" ?(?:mi|L)\b")
+_UNCLEAR_OF_MONEY = late_pattern(r" ?(?:mi|L)\b")
 """Miles or millions, litres or lakhs."""
-_COMPASS = re.compile(r" ?°? ?(?:[SW]|[Ss]outh|[Ww]est)(?![\w/])")
+_COMPASS = late_pattern(r" ?°? ?(?:[SW]|[Ss]outh|[Ww]est)(?![\w/])")
 """South and west of zero; or siemens and watts."""
-_OPEN_SIGN = re.compile(r"[-+]\s*\.?\Z")
+_OPEN_SIGN = late_pattern(r"[-+]\s*\.?\Z")
 _LETTERS = {"k": 3, "M": 6, "B": 9}
 _OF_MONEY = {"k": 3, "K": 3, "m": 6, "M": 6, "b": 9, "B": 9, "t": 12, "T": 12}
-_LETTER = re.compile(r"( ?)([kKmMbBtT])(?![\w])")
-_POWER = re.compile(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10 ?(?:\^|\*\*) ?[{(]?([-+]?\d{1,3})[)}]?(?![\w.,])")
+_LETTER = late_pattern(r"( ?)([kKmMbBtT])(?![\w])")
+_POWER = late_pattern(
+    r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10 ?(?:\^|\*\*) ?[{(]?([-+]?\d{1,3})[)}]?(?![\w.,])"
+)
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
-_POWER_RAISED = re.compile(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})")
-_PERCENT = re.compile(r"[ \N{NO-BREAK SPACE}]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
-_BESIDE = re.compile(
+_POWER_RAISED = late_pattern(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})")
+_PERCENT = late_pattern(r"[ \N{NO-BREAK SPACE}]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
+_BESIDE = late_pattern(
     r"(?:(?<=[\w.%*])\s?\[\d{1,3}|"
     r"\b(?:confidence|certainty|likelihood|sources?|refs?|references?|footnotes?|see page)\b"
     r"[\s*_\"':=(\[]*[\d.,]+ ?%?)\Z",
     re.IGNORECASE,
 )
-_IS_POWER = re.compile(r"\d(?:\^|\*\*)[-+({]*\Z")
-_NO_CENTS = re.compile(r"(?<=\d),[-\N{EN DASH}\N{EM DASH}]+(?!\w)")
+_IS_POWER = late_pattern(r"\d(?:\^|\*\*)[-+({]*\Z")
+_NO_CENTS = late_pattern(r"(?<=\d),[-\N{EN DASH}\N{EM DASH}]+(?!\w)")
 _LATEX = (
-    (re.compile(r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})"), ","),
-    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "\N{MULTIPLICATION SIGN}"),
-    (re.compile(r"\\([%$])"), r"\1"),
+    (late_pattern(r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})"), ","),
+    (late_pattern(r"\\(?:times|cdot)(?![A-Za-z])"), "\N{MULTIPLICATION SIGN}"),
+    (late_pattern(r"\\([%$])"), r"\1"),
 )
-_BEFORE_SIGN = re.compile(
+_BEFORE_SIGN = late_pattern(
     r"(?<![\w*])[*_`\"'“”„«»\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+(?=[-+$€£]{0,2}\d)"
 )
-_UNIT = re.compile(
+_UNIT = late_pattern(
     r"(?:°[CFKNESW]?|[€£$¥₹]|[kcmµμn]m|kg|mg|g|lbs?|oz|ml|[Ll]|ms|min|mins|hrs?|h|s|px|pt|[kKMGT]B|[kMG]?Hz|[kM]?Wh?|mph|km/h|"
     rf"(?:{_CODES}))(?![\w])|-[A-Za-z]{2}"
 )
 
-_UNCLEAR_WORD = re.compile(
+_UNCLEAR_WORD = late_pattern(
     r"\s([^\W\d_]{1,2}(?![\w'\N{RIGHT SINGLE QUOTATION MARK}-])|(?:(?![\N{LATIN CAPITAL LETTER A WITH GRAVE}-\u024f"
     r"\u1e00-\u1eff])[^\W\d_A-Za-z])\w*)"
 )
@@ -109,19 +112,19 @@ _CLEAR_WORDS = frozenset(
     )
 )
 
-_POINT_AND_THREE = re.compile(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
-_MEASURE = re.compile(r"[ \N{NO-BREAK SPACE}]?[^\W\d_]|[°%]")
-_ENGLISH = re.compile(
+_POINT_AND_THREE = late_pattern(r"[1-9]\d{0,2}\.\d{3}", re.ASCII)
+_MEASURE = late_pattern(r"[ \N{NO-BREAK SPACE}]?[^\W\d_]|[°%]")
+_ENGLISH = late_pattern(
     r" ?-?(?:hundred|thousand|millions?|billions?|trillions?|lakhs?|crores?|mn|bn|tn)\b", re.IGNORECASE
 )
-_MONEY_AFTER = re.compile(
+_MONEY_AFTER = late_pattern(
     rf"[ \N{{NO-BREAK SPACE}}]?(?:(?:US|AU|CA|NZ|HK|A|C|S|R)?[$€£¥₹₩₽₺฿₿]|(?:{_CODES})\b|US dollars?\b|euros?\b|"
     r"dollars?\b|"
     r"pounds?\b|yen\b|yuan\b|renminbi\b|rupees?\b|rupien\b|francs?\b|franken\b|kron(?:or|er|a|e|en)\b|zł|"
     r"pesos?\b|reais\b|won\b|liras?\b|r[ou]+bles?\b|rubel\b|rand\b|bucks\b|quid\b|cents?\b)",
     re.IGNORECASE,
 )
-_COUNTED = re.compile(  # what comes in whole numbers, and not what is measured
+_COUNTED = late_pattern(  # what comes in whole numbers, and not what is measured
     r"[ \N{NO-BREAK SPACE}](?:people|children|men|women|habitant\w*|inhabitant\w*|abitanti|persone|utenti|"
     r"einwohner\w*|menschen|personen|stück|mitarbeiter\w*|besucher\w*|nutzer\w*|kunden|teilnehmer\w*|stimmen|wähler\w*|"
     r"(?!\w*(?:met(?:er|re)s|grams|lit(?:er|re)s|volts|watts|amps|amperes|ohms|joules|newtons|pascals|kelvins|ious)\b"
@@ -131,13 +134,13 @@ _COUNTED = re.compile(  # what comes in whole numbers, and not what is measured
     re.IGNORECASE,
 )
 
-_LEADS = re.compile(
+_LEADS = late_pattern(
     r"(?:[:=≈~]|->|→|\b(?:is|are|was|were|be|been|equals?|approximately|about|roughly|around|exactly|circa|ca\.?|approx\.?|"
     r"answer|total|result|value|estimate|score|got|get|gives|makes|costs?|has|have|contains|weighs|measures|therefore|so|"
     r"thus|just|only))\s*\(?$",
     re.IGNORECASE,
 )
-_TURNS = re.compile(  # words beside a number by which it is not simply the value
+_TURNS = late_pattern(  # words beside a number by which it is not simply the value
     r"\b(?:not|no|none|never|nor|neither|cannot|unknown|unclear|unsure|null|nan|unable|without|less|fewer|more|below|above|"
     r"under|over|between|least|most|or|and|half|halves|quarters?|thirds?|fourths?|divided|dozens?|dutzend\w*|docenas?|"
     r"(?:fif|six|seven|eigh|nin|ten|twelf|hundred|thousand|million|billion)ths?|"
@@ -167,11 +170,11 @@ _SPELLED = {
         "eighty": 80, "ninety": 90,
     }.items()
 }  # fmt: skip
-_SPELLED_WORD = re.compile(rf"\b(?:{'|'.join(_SPELLED)})\b", re.IGNORECASE)
-_SIGN_WORD = re.compile(r"\b(minus|negative)\s+$", re.IGNORECASE)
-_DECORATION = re.compile(r"```\w*|\*\*|__|[`\"“”„«»]|\\[()\[\]]|\$(?=\s*\Z)")
+_SPELLED_WORD = late_pattern(rf"\b(?:{'|'.join(_SPELLED)})\b", re.IGNORECASE)
+_SIGN_WORD = late_pattern(r"\b(minus|negative)\s+$", re.IGNORECASE)
+_DECORATION = late_pattern(r"```\w*|\*\*|__|[`\"“”„«»]|\\[()\[\]]|\$(?=\s*\Z)")
 _QUOTES = ("'", "\N{LEFT SINGLE QUOTATION MARK}", "\N{RIGHT SINGLE QUOTATION MARK}")
-_BOXED = re.compile(r"\$*\\(?:boxed|text|mathbf|mathrm)\{([^{}]{1,200})\}\$*")
+_BOXED = late_pattern(r"\$*\\(?:boxed|text|mathbf|mathrm)\{([^{}]{1,200})\}\$*")
 
 
 class Number(NamedTuple):

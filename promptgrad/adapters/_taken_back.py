@@ -6,16 +6,18 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
+from promptgrad._patterns import late_pattern
+
 _EDGE = 2_000
 """Most characters that are looked at on either side of a long text."""
-_SENTENCE = re.compile(r"(?<=[.!?;\n])\s+|\n")
-_COURTESY = re.compile(r"\b(?:let me know|tell me|feel free|(?:happy|glad) to)\b", re.IGNORECASE)
+_SENTENCE = late_pattern(r"(?<=[.!?;\n])\s+|\n")
+_COURTESY = late_pattern(r"\b(?:let me know|tell me|feel free|(?:happy|glad) to)\b", re.IGNORECASE)
 _WRONG = (
     r"(?:wrong|incorrect|mistaken|false|invalid|inaccurate|outdated|off by \w+|made[- ]up|"
     r"an? (?:\w+ )?(?:mistake|error|typo|draft|slip|placeholder|guess|dummy))"
 )
 _IT = r"(?:this|that|it|which|what i (?:said|wrote)|(?:the|my|these|those) [\w ]{0,30}|above|answer)"
-_TAKEN_BACK = re.compile(
+_TAKEN_BACK = late_pattern(
     r"\b(?:"
     r"wait(?:\s*[,.!:;\N{EN DASH}—-]|\s*$|\s+(?:no|that|this|it|i|a)\b)"
     r"|(?:scratch|strike|cancel|forget|undo) (?:that|this|it)\b|never ?mind\b|take (?:that|this|it) back\b"
@@ -43,7 +45,7 @@ _TAKEN_BACK = re.compile(
     r"|更正|纠正|訂正|修正|исправл|поправк",
     re.IGNORECASE,
 )
-_STATED_AGAIN = re.compile(
+_STATED_AGAIN = late_pattern(
     r"\b(?:correct|right|true|actual|real|better|final|new|revised|updated|proper)(?: \w+)?"
     r" (?:answer|value|result|number|one|list|version|reply|response|label|choice)\b(?: \w+){0,2}?"
     r"(?: (?:is|are|was|would|should)\b|\s*[:=])",
@@ -51,23 +53,23 @@ _STATED_AGAIN = re.compile(
 )
 
 _VERSION = r"(?:corrected|revised|updated|amended|fixed|(?:re)?checked|recomputed|recalculated|verified|final|new)"
-_OTHER_VERSION = re.compile(
+_OTHER_VERSION = late_pattern(
     r"\s*(?:corrections?|corrected|revisions?|revised|amended|erratum|errata"
     rf"|(?:{_VERSION}|correct|actual) (?P<of>.+?)"
     rf"|(?P<earlier>.+?) ?\(?(?:{_VERSION}|v?[1-9])\)?)\s*",
     re.IGNORECASE,
 )
-_OTHER_LABEL = re.compile(
+_OTHER_LABEL = late_pattern(
     rf"^[ \t>*#_`~-]*(?:{_VERSION}|correct|actual)[ _-](\w[\w -]{{0,60}}?)[*_` \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
-_LEFT_OUT = re.compile(
+_LEFT_OUT = late_pattern(
     r"(?:\.{3}|…|etc\.?|and so (?:on|forth)|\((?:\.{3}|…|more|etc\.?)\)|"
     r"(?:\.{3}|…)? ?(?:and|plus) (?:\w+ )?(?:more|others)(?: \w+)?)\.?",
     re.IGNORECASE,
 )
 _ANSWERS = ("answer", "value", "result", "output", "version", "reply", "response")
-_THOUGHTS = re.compile(r"reason|rationale|thought|think|analysis|steps|scratch|work", re.IGNORECASE)
+_THOUGHTS = late_pattern(r"reason|rationale|thought|think|analysis|steps|scratch|work", re.IGNORECASE)
 """Names of texts in which a model changes its mind before it answers."""
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._taken_back import leaves_out
 
 _OF_ONE_KIND = """\
@@ -26,11 +27,11 @@ _UNITS = {
     for unit, names in enumerate(line.split(";"))
     for name in names.split()
 }
-_WRITTEN = re.compile(r"\A\W*?([$€£¥₹]|[A-Z]{2,3}(?= ?\d))|[\d.,] ?(°?[A-Za-z]+|[°%$€£¥₹])[\s.)*_`]*\Z")
+_WRITTEN = late_pattern(r"\A\W*?([$€£¥₹]|[A-Z]{2,3}(?= ?\d))|[\d.,] ?(°?[A-Za-z]+|[°%$€£¥₹])[\s.)*_`]*\Z")
 
 
-_TEXT_LABEL = re.compile(r"\A\W*([^\W\d][^:=\d]{0,40}?)\s*[:=]")
-_SUMS = re.compile(
+_TEXT_LABEL = late_pattern(r"\A\W*([^\W\d][^:=\d]{0,40}?)\s*[:=]")
+_SUMS = late_pattern(
     r"\b(?:(?:sub)?totals?|sum|average|mean|median|counts?|overall|max(?:imum)?|min(?:imum)?)\b", re.IGNORECASE
 )
 

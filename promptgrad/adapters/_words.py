@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._labels import names_other
 from promptgrad.adapters._taken_back import NOT_MEANT, takes_back
 
@@ -16,9 +17,9 @@ BOOLEANS: Mapping[str, Any] = {
 }  # fmt: skip
 BOOLEAN_WORDS: Mapping[str, Any] = {word: BOOLEANS[word] for word in ("true", "yes", "false", "no")}
 _DECORATION = "*_`\"'“”\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}«» \t\r\n"
-_QUOTED = re.compile(r"[*`\"“”«»]|(?<!\w)['\N{LEFT SINGLE QUOTATION MARK}]|['\N{RIGHT SINGLE QUOTATION MARK}](?!\w)")
-_STATED = re.compile(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
-_TURNS = re.compile(
+_QUOTED = late_pattern(r"[*`\"“”«»]|(?<!\w)['\N{LEFT SINGLE QUOTATION MARK}]|['\N{RIGHT SINGLE QUOTATION MARK}](?!\w)")
+_STATED = late_pattern(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
+_TURNS = late_pattern(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
     r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
     r"else|otherwise|default|fallback|doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes|"
@@ -26,28 +27,28 @@ _TURNS = re.compile(
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
-_NOTHING = re.compile(
+_NOTHING = late_pattern(
     r"(?:none|null|nil|n/?a|not available|not applicable)(?:\.|\s*[(,;:.\N{EN DASH}—-][^\d]*)?", re.IGNORECASE
 )
-_NO_VALUE = re.compile(r"\A(?:none|null|nil|n/?a|not available|not applicable)", re.IGNORECASE)
-_NOT_AVAILABLE = re.compile(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
-_YET = re.compile(
+_NO_VALUE = late_pattern(r"\A(?:none|null|nil|n/?a|not available|not applicable)", re.IGNORECASE)
+_NOT_AVAILABLE = late_pattern(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
+_YET = late_pattern(
     r"\A\W*(?:(?:about|approx\w*|around|roughly|circa|some)\W*)?\d|\A\W*no\b\W*\Z|\b(?:but|yes|true|false|likely|probably|perhaps|maybe|actually|wait)\b"
     r"|\b(?:is|was|be|are) (?:about )?[-$€£]?\d",
     re.IGNORECASE,
 )
 """What is said after all behind the words for nothing."""
-_JOINS = re.compile(r"(?<=[^\W\d])[_-](?=\w)")
-_NUMBERED = re.compile(r"no\.\s*\d")
+_JOINS = late_pattern(r"(?<=[^\W\d])[_-](?=\w)")
+_NUMBERED = late_pattern(r"no\.\s*\d")
 """The abbreviation of "number"."""
 _SHORT = 600
-_RATED = re.compile(r"\s*[:=]\s*[-+]?\.?\d")
+_RATED = late_pattern(r"\s*[:=]\s*[-+]?\.?\d")
 """One of several options with its share or score."""
-_COMPARED = re.compile(r"(?:[<>!]=|[<≤≥≠~])\s*\S+\s*\Z|\A>\S")
-_STARRED = re.compile(r"\w\*\s*\Z")
+_COMPARED = late_pattern(r"(?:[<>!]=|[<≤≥≠~])\s*\S+\s*\Z|\A>\S")
+_STARRED = late_pattern(r"\w\*\s*\Z")
 """A grade, or a note at the foot."""
-_ONLY_A_DRAFT = re.compile(rf"\s*\(?(?:drafts?|examples?|{NOT_MEANT})\b")
-_UNSAYS = re.compile(
+_ONLY_A_DRAFT = late_pattern(rf"\s*\(?(?:drafts?|examples?|{NOT_MEANT})\b")
+_UNSAYS = late_pattern(
     r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially)|"
     r"mostly|largely|somewhat|hardly|barely|rarely|(?:not|un) ?(?:entirely |quite |so |too |really )?(?:sure|certain)|"
     r"sort of|kind of|i guess|theor(?:y|etically)|in (?:most|many|some|certain|part)\b|assuming|provided|depending|"
@@ -56,10 +57,10 @@ _UNSAYS = re.compile(
     r"|^\s*if\b"
 )
 _UNSAYS_ONE = {
-    False: re.compile(
+    False: late_pattern(
         r"\b(?:yes|true)\b|(?:\bnot|n['\N{RIGHT SINGLE QUOTATION MARK}]t) (?:false|untrue|incorrect|wrong)\b"
     ),
-    True: re.compile(r"\b(?:no|not|false|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b"),
+    True: late_pattern(r"\b(?:no|not|false|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b"),
 }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_SAID = re.compile(
+from promptgrad._patterns import late_pattern
+
+_SAID = late_pattern(
     r"(?:try again|retry|available|reset\w*)\s+(?:after|in)\s+(?:about\s+)?"
     r"(?:(?P<h>\d{1,4})\s?h(?:ours?)?\s*)?(?:(?P<m>\d{1,5})\s?m(?:in(?:utes?)?)?(?![a-z])\s*)?"
     r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)\s?(?P<unit>ms|milliseconds?|s(?:ec(?:onds?)?)?)\b)?"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
@@ -145,7 +146,7 @@ _WORDS: dict[type[LMStatusError], str] = {
 }
 """What the words of a message mean, where no code says it. The order is that in which they are tried."""
 
-_PATTERNS = {kind: re.compile(words, re.VERBOSE | re.DOTALL) for kind, words in _WORDS.items()}
+_PATTERNS = {kind: late_pattern(words, re.VERBOSE | re.DOTALL) for kind, words in _WORDS.items()}
 _MEANING = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
 
 _ALONE: dict[int, type[LMStatusError]] = {
@@ -228,15 +229,15 @@ _VAGUE = frozenset({BadRequestError, RateLimitError})
 """Kinds whose codes are also used where the message knows better."""
 
 _PASSING = frozenset({ServerTimeoutError, OverloadedError, RateLimitError})
-_TOO_LARGE = re.compile(r"too large|too long|reduced?\b")
-_SPENT = re.compile(r"depleted|perday|limit: 0\b")
+_TOO_LARGE = late_pattern(r"too large|too long|reduced?\b")
+_SPENT = late_pattern(r"depleted|perday|limit: 0\b")
 
 
 def _is_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in (409, 424, 425, 499)
 
 
-_RAISED = re.compile(r"An error occurred \((\w{1,60})\)")
+_RAISED = late_pattern(r"An error occurred \((\w{1,60})\)")
 """How boto3 names an error."""
 
 

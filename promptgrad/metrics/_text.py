@@ -4,12 +4,14 @@ import re
 import unicodedata
 from typing import Any
 
+from promptgrad._patterns import late_pattern
+
 _NUMBER = r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\d])"
 _MARKED = r"\w+(?:[+#*]+(?![\w+#*])|-(?=[\s.,;:!?'\")\]]|\Z))"  # C++, C#, A-
 _SIGN = r"[+#*/=<>%&@^±\xd7\xf7√≠≈≤≥]"
-_WORD = re.compile(rf"{_NUMBER}|\.\d+|{_MARKED}|\w+|{_SIGN}", re.UNICODE)
-_BULLET = re.compile(r"^[ \t]*(?:\*|#{1,6})[ \t]+", re.MULTILINE)
-_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3})([^\s*](?:[^*\n]*[^\s*])?)\1(?![\w*])")
+_WORD = late_pattern(rf"{_NUMBER}|\.\d+|{_MARKED}|\w+|{_SIGN}", re.UNICODE)
+_BULLET = late_pattern(r"^[ \t]*(?:\*|#{1,6})[ \t]+", re.MULTILINE)
+_EMPHASIS = late_pattern(r"(?<![\w*])(\*{1,3})([^\s*](?:[^*\n]*[^\s*])?)\1(?![\w*])")
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
