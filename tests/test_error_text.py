@@ -1,5 +1,6 @@
 """`promptgrad._error_text`: errors as language models are shown them, without addresses and secrets."""
 
+import ssl
 import urllib.error
 
 import pytest
@@ -45,6 +46,7 @@ class RequestException(Exception):
         (LMStatusError(f"{PUBLIC} answered 500: oh", status=500), "LMStatusError: [address] answered 500: oh"),
         (ToolServerError("the server 'https://a.org/mcp' ended"), "ToolServerError: the server '[address]' ended"),
         (urllib.error.URLError("host api.example.com:443 is down"), "URLError: <urlopen error host [address] is down>"),
+        (ssl.SSLError(1, "wrong version number at db.example.com:5432"), "SSLError: wrong version number at [address]"),
         (
             RequestException("HTTPSConnectionPool(host='api.example.com', port=443): Max retries exceeded"),
             "RequestException: HTTPSConnectionPool(host='[address]): Max retries exceeded",
