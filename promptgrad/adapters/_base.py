@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._compiled import Compiled
 from promptgrad.adapters._debris import without_end_of_turn
 from promptgrad.adapters._demo import demo_values
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _MOST_COMPILED = 512
 _MOST_FORMATS = 256
-_ASKS_FOR_THOUGHTS = re.compile(r"reason|rationale|think|thought")
+_ASKS_FOR_THOUGHTS = late_pattern(r"reason|rationale|think|thought")
 
 
 class Format:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._debris import check_echo, is_echo, unmarked
 from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
@@ -41,7 +42,7 @@ END = "completed"
 _NEXT = "\n\n[[ ## "
 _LEAD = r"/[ \n]{0,2}/"
 _TEXT = r"text[lazy]: /(\n(?s:.*))?\n[ \t]*\[\[[ \t]*##/"
-_MARKER = re.compile(
+_MARKER = late_pattern(
     r"^[ \t]*\[\[[ \t]*##[ \t]*((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
 )
 _MOST_MARKERS = 1_000

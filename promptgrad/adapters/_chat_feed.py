@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
 from promptgrad.adapters._object_feed import ObjectFeed, ObjectFields
 from promptgrad.adapters._sections import as_text, ends_in_fence, loose_body
@@ -22,16 +22,16 @@ _BEHIND = "*_` \t:"  # what may stand behind a marker in another form
 _SIGNS = ">*#_`~-"  # what may stand around one
 _WINDOW = 300
 """Longest marker with its decoration, in characters: how far back one may begin."""
-_HEAD = re.compile(r"([ \t]*)(\\*)")
-_MAY_BE_MARKER = re.compile(r"\[(?:\[[ \t]*(?:#(?:#[ \t]*[^\]\n#]*(?:#(?:#[ \t]*\]?)?)?)?)?)?\Z")
+_HEAD = late_pattern(r"([ \t]*)(\\*)")
+_MAY_BE_MARKER = late_pattern(r"\[(?:\[[ \t]*(?:#(?:#[ \t]*[^\]\n#]*(?:#(?:#[ \t]*\]?)?)?)?)?)?\Z")
 """The beginning of a marker at the end of what has come."""
-_ESCAPES = re.compile(r"\[\[[ \t]*##")
-_MAY_BE_ESCAPED = re.compile(r"(?:\[(?:\[[ \t]*#?)?)?\Z")
-_MAY_BE_LOOSE = re.compile(r"\[(?:\[[ \t#]{0,9}[\w -]{0,100}[ \t#]{0,9}\]?)?\Z")
+_ESCAPES = late_pattern(r"\[\[[ \t]*##")
+_MAY_BE_ESCAPED = late_pattern(r"(?:\[(?:\[[ \t]*#?)?)?\Z")
+_MAY_BE_LOOSE = late_pattern(r"\[(?:\[[ \t#]{0,9}[\w -]{0,100}[ \t#]{0,9}\]?)?\Z")
 """The beginning of a marker in any of its forms, anywhere in a line."""
-_AT_LINE_START = re.compile(r"(?:\A|\n)[ \t>*#_`~-]*\Z")
-_OBJECT = re.compile(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
-_MAY_BE_OBJECT = re.compile(r"\s*(?:`{0,3}|```\w*[ \t]*(?:\n\s*)?)\Z")
+_AT_LINE_START = late_pattern(r"(?:\A|\n)[ \t>*#_`~-]*\Z")
+_OBJECT = late_pattern(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
+_MAY_BE_OBJECT = late_pattern(r"\s*(?:`{0,3}|```\w*[ \t]*(?:\n\s*)?)\Z")
 
 
 class ChatFeed(SteppedFeed):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._feed import FieldPiece, TextBody, TypedBody
 from promptgrad.adapters._sections import opens_fence
 from promptgrad.adapters._shield import EDGE, unguard, unguard_start
@@ -15,10 +16,10 @@ from promptgrad.adapters._values import is_verbatim
 if TYPE_CHECKING:
     from promptgrad.adapters._compact import CompactFormat
 
-_HEAD = re.compile(r"([ \t]*)(\\*)")
+_HEAD = late_pattern(r"([ \t]*)(\\*)")
 _WINDOW = 300
 """Longest label with the blanks and backslashes before it, in characters."""
-_FENCE = re.compile(r"\s*```\w*[ \t]*\n\s*")
+_FENCE = late_pattern(r"\s*```\w*[ \t]*\n\s*")
 
 
 class CompactFeed(SteppedFeed):

@@ -17,6 +17,7 @@ from decimal import Decimal
 from functools import cache, partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._kinds import (
     MOMENTS,
     bare,
@@ -38,10 +39,10 @@ from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read
 
 Fit = Callable[[Any], Any]
 _NUMBERS = (int, float, Decimal)
-_GROUPED = re.compile(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
-_UNCLEAR_SPAN = re.compile(r"\s*[-+]?(?:\d+:\d\d\s*\Z|P(?:\d+Y)?\d+M)", re.IGNORECASE)
+_GROUPED = late_pattern(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
+_UNCLEAR_SPAN = late_pattern(r"\s*[-+]?(?:\d+:\d\d\s*\Z|P(?:\d+Y)?\d+M)", re.IGNORECASE)
 """Hours and minutes, or minutes and seconds; months, which have no one length and may be meant as minutes."""
-_FROM_TO = re.compile(r"(?<![\d:])(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
+_FROM_TO = late_pattern(r"(?<![\d:])(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._kinds import bare, is_list, is_mapping, members
 from promptgrad.adapters._place import ValuePlace, skip_blanks
 
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\[\"([^\"]*)\"\]|\['([^']*)'\]")
+_STEP = late_pattern(r"\.(\w+)|\[(\d+)\]|\[\"([^\"]*)\"\]|\['([^']*)'\]")
 
 Step = str | int
 

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from promptgrad._json_pairs import once
+from promptgrad._patterns import late_pattern
 
 _TOKENS = 10_000
 """Most tokens of a reply that are mended; longer texts are read where they are JSON."""
@@ -21,31 +22,31 @@ _VALUES = 500
 """Most objects and lists beside one another in a text, as each is tried."""
 _DEEPEST = 60
 
-_BLANK = re.compile(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|#[^\n]*(?=\n))*")
+_BLANK = late_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|#[^\n]*(?=\n))*")
 _CLOSED_TEXT = {
-    '"': re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL),
-    "'": re.compile(r"'([^'\\]*(?:\\.[^'\\]*)*)'", re.DOTALL),
-    "“": re.compile(r"“([^“”]*)”"),
-    "`": re.compile(r"`([^`\n]*)`"),
+    '"': late_pattern(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL),
+    "'": late_pattern(r"'([^'\\]*(?:\\.[^'\\]*)*)'", re.DOTALL),
+    "“": late_pattern(r"“([^“”]*)”"),
+    "`": late_pattern(r"`([^`\n]*)`"),
 }
-_NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
-_DECIMAL = re.compile(r"(?<![\d.,])\d+,\d+(?!\d)", re.ASCII)
-_NEXT_NUMBER = re.compile(r"\d,\s+[-+]?\d", re.ASCII)
-_KEY = re.compile(r"[A-Za-z_$][\w$-]*|-?\d+(?:\.\d+)?")
-_WORD = re.compile(r"[A-Za-z_$][\w$-]*")
+_NUMBER = late_pattern(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
+_DECIMAL = late_pattern(r"(?<![\d.,])\d+,\d+(?!\d)", re.ASCII)
+_NEXT_NUMBER = late_pattern(r"\d,\s+[-+]?\d", re.ASCII)
+_KEY = late_pattern(r"[A-Za-z_$][\w$-]*|-?\d+(?:\.\d+)?")
+_WORD = late_pattern(r"[A-Za-z_$][\w$-]*")
 _WORDS = {
     "true": True, "false": False, "null": None, "True": True, "False": False, "None": None, "TRUE": True,
     "FALSE": False, "NULL": None, "undefined": None, "nil": None, "NaN": float("nan"), "Infinity": float("inf"),
 }  # fmt: skip
-_BARE = re.compile(r"[^\[\]{},:\"'`\n]+")
-_DOUBT = re.compile(
+_BARE = late_pattern(r"[^\[\]{},:\"'`\n]+")
+_DOUBT = late_pattern(
     r"[/#*]\s*or\b|\b(?:wait|should be|must be|actually|correct(?:ion|ed)|wrong|incorrect|typo|placeholder|draft|dummy|"
     r"todo|fixme|instead|change (?:this|to)|replace)\b",
     re.IGNORECASE,
 )
-_OPENS = re.compile(r"[\[{]")
-_LIST = re.compile(r"\[[^\[\]]*\]")
-_BRACKETS = re.compile(r"[\[\]{}]")
+_OPENS = late_pattern(r"[\[{]")
+_LIST = late_pattern(r"\[[^\[\]]*\]")
+_BRACKETS = late_pattern(r"[\[\]{}]")
 
 
 class Odd(ValueError):
@@ -311,14 +312,14 @@ def _number(text: str) -> int | float:
         return _float(plain)
 
 
-_LATEX = re.compile(
+_LATEX = late_pattern(
     r"(?<!\\)(?:\\\\)*\\(?:frac|forall|flat|beta|bar|binom|begin|big[glr]?|boxed|bmod|because|bf|bot|"
     r"theta|times|text(?:bf|it|rm|tt)?|tilde|triangle|tfrac|nabla|neq(?!\.)|notin|rho|right(?:arrow)?|rangle|rfloor|rceil)"
     r"(?![A-Za-z])"
 )
 """Commands of LaTeX that begin like the escapes of JSON: "\\frac" would be a form feed and "rac"."""
-_NO_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[ac-eg-mo-qsv-zA-Z]")
-_OF_PATTERN_OR_PATH = re.compile(r"(?<!\\)(?:\\\\)*(?:\\[bf][A-Za-z]|(?<![A-Za-z])[A-Za-z]:\\[nrt][A-Za-z])")
+_NO_ESCAPE = late_pattern(r"(?<!\\)(?:\\\\)*\\[ac-eg-mo-qsv-zA-Z]")
+_OF_PATTERN_OR_PATH = late_pattern(r"(?<!\\)(?:\\\\)*(?:\\[bf][A-Za-z]|(?<![A-Za-z])[A-Za-z]:\\[nrt][A-Za-z])")
 
 
 def _check_escapes(text: str) -> None:
@@ -331,7 +332,7 @@ def _check_escapes(text: str) -> None:
         raise Odd("a backslash in a text is that of an escape: write each that belongs to the text twice")
 
 
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPE = late_pattern(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _SIGNS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 
 

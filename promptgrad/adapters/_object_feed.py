@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._feed import FieldPiece
 from promptgrad.adapters._nearly_json import Odd, loads
 from promptgrad.adapters._partial import PartialReader
@@ -16,14 +17,14 @@ from promptgrad.adapters._values import is_verbatim
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field
 
-_KEY = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*', re.DOTALL)
-_MAY_BE_KEY = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*(?:\\?\Z|"\s*\Z))?', re.DOTALL)
-_START = re.compile(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
-_MAY_BE_START = re.compile(r"\s*(?:`{0,3}|```\w*[ \t]*(?:\n\s*)?)\Z")
-_PLAIN = re.compile(r'[^"\\]+')
+_KEY = late_pattern(r'\s*"((?:[^"\\]|\\.)*)"\s*:\s*', re.DOTALL)
+_MAY_BE_KEY = late_pattern(r'\s*(?:"(?:[^"\\]|\\.)*(?:\\?\Z|"\s*\Z))?', re.DOTALL)
+_START = late_pattern(r"\s*(?:```\w*[ \t]*\n\s*)?\{")
+_MAY_BE_START = late_pattern(r"\s*(?:`{0,3}|```\w*[ \t]*(?:\n\s*)?)\Z")
+_PLAIN = late_pattern(r'[^"\\]+')
 _SIMPLE = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_UNICODE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_AFTER = re.compile(r"\s*([,}])")
+_UNICODE = late_pattern(r"\\u([0-9a-fA-F]{4})")
+_AFTER = late_pattern(r"\s*([,}])")
 _WINDOW = 500
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._kinds import members
 
-_BLANK = re.compile(r"[ \t\n\r]*")
+_BLANK = late_pattern(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._grammars import one_of, quoted
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 VAGUE_INSTRUCTION = "do the task"
 """The instruction in place of one that only lists the names of the fields."""
 
-_MARKER = re.compile(r"\[\[(\w+)\]\]")
-_DEFAULT = re.compile(r"(Given the fields `.*`, p|P)roduce the fields `.*`\.")
+_MARKER = late_pattern(r"\[\[(\w+)\]\]")
+_DEFAULT = late_pattern(r"(Given the fields `.*`, p|P)roduce the fields `.*`\.")
 _NAMES = tuple(marker.strip("[]") for marker in pocket.MARKERS)
 _BLAMES_INPUT = "critique_of_"
 
@@ -77,7 +77,7 @@ def _examples(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 _FROM_ROWS = {"Improve": _critiques, "ProposeInstruction": _examples}
-_AS_IN_ROW = re.compile(r"as in row (\d+)")
+_AS_IN_ROW = late_pattern(r"as in row (\d+)")
 _MOST = 6  # what it was trained on
 
 

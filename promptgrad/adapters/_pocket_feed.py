@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._feed import FieldPiece, ReplyFeed
 
-_PART = re.compile(r"\[\[(\w+)\]\]|\s+|[^\s\[]+|\[(?!\[|\Z)|\[\[(?!\w{0,40}\]?\Z)")
+_PART = late_pattern(r"\[\[(\w+)\]\]|\s+|[^\s\[]+|\[(?!\[|\Z)|\[\[(?!\w{0,40}\]?\Z)")
 
 
 class PocketFeed(ReplyFeed):

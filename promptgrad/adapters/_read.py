@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._fit import Misfit, fitter
 from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._labels import names_other, own_label
@@ -23,14 +24,14 @@ from promptgrad.content import Language, language_of
 from promptgrad.errors import ParseError
 from promptgrad.signature import Field
 
-_BULLET = re.compile(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
-_NEXT_ITEM = re.compile(r"\s(?:2[.)]|[*•])\s")
-_NO_ITEM = re.compile(
+_BULLET = late_pattern(r"([ \t]*)([-*•]|\d{1,4}[.)])[ \t]+(\S.*)")
+_NEXT_ITEM = late_pattern(r"\s(?:2[.)]|[*•])\s")
+_NO_ITEM = late_pattern(
     r"\(?(?:empty|nothing|none|no (?:\w+ ){0,4}(?:items?|results?|matches|found|identified|detected|mentioned|given|"
     r"listed|provided|available|present|applicable))(?: (?:found|identified|listed|here|to report))?\)?\.?",
     re.IGNORECASE,
 )
-_STRUCK = re.compile(r"~~.+~~")
+_STRUCK = late_pattern(r"~~.+~~")
 _DECORATION = "*_`\"' \t\n"
 _MANY_LINES = 2_000
 _FIRST = 100
@@ -253,12 +254,12 @@ def read_code(field: Field, language: Language, text: str) -> Any:
         raise ParseError(f"output {field.name!r}: {error}", reply=text, reason=reason) from None
 
 
-_LED = re.compile(
+_LED = late_pattern(
     r"(?:^|[:=>→!-]|\b(?:is|are|be|was|were|now|here|returns?|answer|list|array|object|json|output|result|values?|items?|"
     r"gets?|got|gives?|so|therefore|thus|ok|okay|sure|yes))[\s*_`\"'(]*$",
     re.IGNORECASE,
 )
-_UNSAID = re.compile(
+_UNSAID = late_pattern(
     r"\b(?:not|no|never|neither|nor|cannot|without|instead|rather|except|unless|if|or|wrong|incorrect|invalid|example|"
     r"e\.g|such as|like|format|draft|could|might|would|should|unsure|maybe|perhaps|doubt\w*|false|"
     r"formerly|previously|but|may|reject\w*|exclud\w*|omit\w*|discard\w*|dropped|avoid\w*|remov\w*|ruled out|"
@@ -266,29 +267,29 @@ _UNSAID = re.compile(
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
-_AS_ASKED = re.compile(
+_AS_ASKED = late_pattern(
     r"\b(?:in|with|by|per|follow\w*|match\w*|fit\w*|to) (?:\w+ ){0,3}(?:format|schema|template)\b", re.IGNORECASE
 )
-_TAKEN_BACK = re.compile(
+_TAKEN_BACK = late_pattern(
     r"\b(?:wrong|incorrect|incomplete|wait|actually|sorry|draft|disregard|ignore|(?:an|the|my|only|just) example|"
     r"not (?:right|correct|true|quite|what|sure|the|my|an?)|"
     r"isn['\N{RIGHT SINGLE QUOTATION MARK}]t (?:right|correct|true))\b",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(
+_GOES_ON = late_pattern(
     r"[\[(]|\.\w|:\s*\w+://|[*+/^] ?[\w\[(]| ?[-+*/%] ?[\d\[(]"
     r"|,? \(?(?:in )?(?:revers\w+|backwards|sorted|shuffled|rotated|transposed|doubled|repeated|plus|minus|times|"
     r"followed by|preceded by|as well as|along with|together with|and also|and then)\b",
     re.IGNORECASE,
 )
 """Code or a link, of which a value is a part: "[1, 2][0]", "[1]*3", "[1](https://...)"; in words "[1, 2] reversed"."""
-_SENTENCE = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!\bcf)(?<!\bex)\. ", re.IGNORECASE)
-_CHANGES = re.compile(
+_SENTENCE = late_pattern(r"(?<!e\.g)(?<!i\.e)(?<!\bcf)(?<!\bex)\. ", re.IGNORECASE)
+_CHANGES = late_pattern(
     r"\w\.(?:append|extend|insert|remove|pop|push|sort|reverse|update|splice|concat|add)\(|\w ?[-+|]= ?\S"
 )
 """Code below a value that makes another of it."""
-_FENCE_BEFORE = re.compile(r"```\w*\s*\Z")
-_FENCE_AFTER = re.compile(r"\A\s*```")
+_FENCE_BEFORE = late_pattern(r"```\w*\s*\Z")
+_FENCE_AFTER = late_pattern(r"\A\s*```")
 
 
 def is_said(text: str, start: int, end: int) -> bool:

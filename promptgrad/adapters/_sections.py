@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import dedent
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._pieces import Piece, escaped, has_pieces, joined, pieces
 from promptgrad.adapters._values import describe, listed, missing_input, writer
 from promptgrad.lm import Content
@@ -15,8 +16,8 @@ from promptgrad.signature import Field, Signature
 # A line of a value that looks like a marker gets a backslash, one that already has some gets one more.
 ESCAPING = (r"(?m)^([ \t]*)(\\*)(?=\[\[[ \t]*##)", r"\1\\\2")
 """How `escape` replaces what looks like a marker."""
-_TO_ESCAPE = re.compile(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
-_ESCAPED = re.compile(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
+_TO_ESCAPE = late_pattern(r"^([ \t]*)(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
+_ESCAPED = late_pattern(r"^([ \t]*)\\(\\*)(?=\[\[[ \t]*##)", re.MULTILINE)
 
 
 def marker(name: str) -> str:
@@ -42,7 +43,7 @@ def loose_body(body: str, *, fenced: bool) -> str:
     return body[:-3].rstrip() if fenced and body.endswith("```") else body
 
 
-_BLOCK = re.compile(r"([|>])[-+]?\d?[ \t]*\n(?=[ \t])")
+_BLOCK = late_pattern(r"([|>])[-+]?\d?[ \t]*\n(?=[ \t])")
 
 
 def _without_block(body: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._debris import TURN_ENDS
 
 EDGE = "␣"
@@ -15,12 +16,12 @@ EDGE = "␣"
 THOUGHTS = ("<think", "[THINK", "\N{WHITE LEFT-POINTING TRIANGLE}think", "<|channel|>", "<|START_THINK")
 """How a text begins that may be a thought."""
 _FORM = r"\{(?!\s*[\"}])[\s\S]*\}\Z"  # "{text}", and no JSON object
-_THOUGHT_OR_FORM = re.compile(rf"{EDGE}*(?:{'|'.join(map(re.escape, THOUGHTS))}|{_FORM})")
+_THOUGHT_OR_FORM = late_pattern(rf"{EDGE}*(?:{'|'.join(map(re.escape, THOUGHTS))}|{_FORM})")
 _ENDS = "|".join(map(re.escape, TURN_ENDS))
-_TO_GUARD_START = re.compile(rf"{EDGE}*\s")
-_TO_GUARD_END = re.compile(rf"(?:\s|{_ENDS}){EDGE}*\Z")
-_GUARDED_START = re.compile(rf"{EDGE}+\s")
-_GUARDED_END = re.compile(rf"(?:\s|{_ENDS}){EDGE}+\Z")
+_TO_GUARD_START = late_pattern(rf"{EDGE}*\s")
+_TO_GUARD_END = late_pattern(rf"(?:\s|{_ENDS}){EDGE}*\Z")
+_GUARDED_START = late_pattern(rf"{EDGE}+\s")
+_GUARDED_END = late_pattern(rf"(?:\s|{_ENDS}){EDGE}+\Z")
 
 
 def guard(value: str) -> str:

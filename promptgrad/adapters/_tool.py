@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from promptgrad import aio
 from promptgrad._habits import Hinted, refuses
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._nearly_json import Odd, loads, loads_nearly
 from promptgrad.adapters._observation import observed
 from promptgrad.adapters._read import Reader
@@ -19,7 +19,7 @@ from promptgrad.autograd import Text
 from promptgrad.errors import FATAL, ParseError, SignatureError, ToolCallError
 from promptgrad.lm import TextPart, ToolCall, ToolResult
 
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME = late_pattern(r"[a-zA-Z0-9_-]{1,64}")
 
 MAX_CHARS = 10_000
 """Characters of a result that a model is shown, where nothing else is said."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from keyword import iskeyword
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._schema_types import SchemaTypes
 from promptgrad.adapters._values import tidy_schema
 from promptgrad.errors import SignatureError
 from promptgrad.signature import Field
 
-_UNFIT = re.compile(r"\W")
+_UNFIT = late_pattern(r"\W")
 
 
 class Arguments(NamedTuple):

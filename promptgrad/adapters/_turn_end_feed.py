@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._debris import TURN_BEGINNINGS, TURN_ENDS
 from promptgrad.adapters._feed import FieldPiece, ReplyFeed
 
-_ENDS_SO_FAR = re.compile(rf"(?:(?:{'|'.join(map(re.escape, TURN_ENDS))})\s*)+")
+_ENDS_SO_FAR = late_pattern(rf"(?:(?:{'|'.join(map(re.escape, TURN_ENDS))})\s*)+")
 _LONGEST = 200
 """Most characters that are held."""
 

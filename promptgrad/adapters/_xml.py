@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._base import Adapter, Format
 from promptgrad.adapters._chat import ChatFormat
 from promptgrad.adapters._grammars import quoted, value_rule
@@ -24,15 +25,15 @@ from promptgrad.signature import Signature
 if TYPE_CHECKING:
     from promptgrad.adapters._feed import ReplyFeed
 
-_OTHER_END = re.compile(r"</(\w{1,60})>\s*\Z")
+_OTHER_END = late_pattern(r"</(\w{1,60})>\s*\Z")
 _MOST_TAGS = 2_000
 """A reply with as many tags of fields is not what was asked for."""
 _CDATA = "<![CDATA["
 _BLANK = "\n\n"
-_UNSAID = re.compile(
+_UNSAID = late_pattern(
     r"(?:<(?:\w+_)?(?:examples?|drafts?|wrong|incorrect|template|format|old)>|<!--)\s*\Z", re.IGNORECASE
 )
-_OTHER = re.compile(r"<(\w[\w-]{0,60})>([^<]{0,300})")
+_OTHER = late_pattern(r"<(\w[\w-]{0,60})>([^<]{0,300})")
 
 
 class XMLFormat(ChatFormat):

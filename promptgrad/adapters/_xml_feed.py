@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters._feed import SLICE, FieldPiece, ReplyFeed, TextBody, TypedBody
 from promptgrad.adapters._shield import EDGE, unguard, unguard_start
 
 if TYPE_CHECKING:
     from promptgrad.adapters._xml import XMLFormat
 
-_MAY_BE_TAG = re.compile(r"<\\{0,50}(?:/?(?:[^<>\s]{1,80}(?:[ \t][^<>\n]{0,200})?)?)?\Z")
+_MAY_BE_TAG = late_pattern(r"<\\{0,50}(?:/?(?:[^<>\s]{1,80}(?:[ \t][^<>\n]{0,200})?)?)?\Z")
 """What may be the beginning of a tag, of an escaped one or of CDATA, at the end of what has come."""
 _CDATA = "<![CDATA["
 

@@ -1,8 +1,8 @@
 """Text that remembers, parameters, the tape, and the backward pass."""
 
+from typing import TYPE_CHECKING
+
 from promptgrad.autograd._anomaly import AnomalyWarning, current_detector, detect_anomaly
-from promptgrad.autograd._choice import Choice
-from promptgrad.autograd._clip import clip_grad_tokens_
 from promptgrad.autograd._cluster import Cluster, same_group
 from promptgrad.autograd._critic import (
     PROGRAM,
@@ -20,10 +20,8 @@ from promptgrad.autograd._critique import Critique
 from promptgrad.autograd._edges import Edge, ForwardOutput, edges, joined_sources
 from promptgrad.autograd._explain import Explanation, call_name, short
 from promptgrad.autograd._failed_forward import critic_of
-from promptgrad.autograd._function import Context, Function
 from promptgrad.autograd._gradient import Gradient, Trace
 from promptgrad.autograd._gradients import Gradients
-from promptgrad.autograd._graph import Graph, graph
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._kind import (
     Kind,
@@ -45,7 +43,6 @@ from promptgrad.autograd._program import Program
 from promptgrad.autograd._record import Record
 from promptgrad.autograd._report import BackwardReport, Remark, Skipped
 from promptgrad.autograd._rules import Passing, blame_query, explain_error, pass_through, register_rule, split
-from promptgrad.autograd._saliency import Saliency, WordSaliency, asaliency, atoken_swaps, saliency, token_swaps
 from promptgrad.autograd._salient import SalientTrace, Swap, TokenSaliency
 from promptgrad.autograd._sample import Sample
 from promptgrad.autograd._seed import feedback_of
@@ -148,3 +145,29 @@ __all__ = [
     "token_swaps",
     "tokens",
 ]
+
+if TYPE_CHECKING:
+    from promptgrad.autograd._choice import Choice
+    from promptgrad.autograd._clip import clip_grad_tokens_
+    from promptgrad.autograd._function import Context, Function
+    from promptgrad.autograd._graph import Graph, graph
+    from promptgrad.autograd._saliency import Saliency, WordSaliency, asaliency, atoken_swaps, saliency, token_swaps
+else:
+    from promptgrad._late import late
+
+    _LATE = {
+        "Choice": "_choice",
+        "Context": "_function",
+        "Function": "_function",
+        "Graph": "_graph",
+        "Saliency": "_saliency",
+        "WordSaliency": "_saliency",
+        "asaliency": "_saliency",
+        "atoken_swaps": "_saliency",
+        "clip_grad_tokens_": "_clip",
+        "graph": "_graph",
+        "saliency": "_saliency",
+        "token_swaps": "_saliency",
+    }
+
+    __getattr__, __dir__ = late(__name__, _LATE)

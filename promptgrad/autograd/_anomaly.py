@@ -1,11 +1,11 @@
 """`detect_anomaly`: reports what silently came to nothing in a backward pass or a step, where, and what to do."""
 
-import re
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.aio import warn
 from promptgrad.autograd._edges import joined_sources
 from promptgrad.autograd._node import GradFn, Node
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _detector: "ContextVar[detect_anomaly | None]" = ContextVar("promptgrad.anomaly", default=None)
 
-_PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
+_PLACEHOLDER = late_pattern(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
 _MOST = 5  # names in one message
 
 

@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from promptgrad._patterns import late_pattern
+
 K = TypeVar("K")
 P = TypeVar("P")
 
 SPAN = 3
 LONG = 16
 
-_WORD = re.compile(r"\w+")
-_ESCAPE = re.compile(r"\\+(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_WORD = late_pattern(r"\w+")
+_ESCAPE = late_pattern(r"\\+(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _BARRIER = "\0"
 
 _FUNCTION_WORDS = frozenset(

@@ -4,12 +4,12 @@ A rule is a critic without a language model: it gets a `Passing`, and returns wh
 target that it does not mention is not to blame.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptgrad._error_text import error_text
+from promptgrad._patterns import late_pattern
 from promptgrad.autograd._critic import Target
 from promptgrad.autograd._handle import RemovableHandle
 from promptgrad.autograd._node import Join, Node
@@ -167,7 +167,7 @@ def is_built_in(rule: Rule | None) -> bool:
     return rule is pass_through or rule is split or rule is blame_query or rule is explain_error
 
 
-_QUOTE = re.compile(r"\"([^\"\n]{4,})\"|“([^”\n]{4,})”|`([^`\n]{4,})`|(?<!\w)'([^'\n]{4,})'(?!\w)")
+_QUOTE = late_pattern(r"\"([^\"\n]{4,})\"|“([^”\n]{4,})”|`([^`\n]{4,})`|(?<!\w)'([^'\n]{4,})'(?!\w)")
 
 
 def quoted(text: str) -> list[str]:

@@ -1,8 +1,8 @@
 """The words and marks of a text: what every bound on the length of a text counts."""
 
-import re
+from promptgrad._patterns import late_pattern
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_TOKEN = late_pattern(r"\w+|[^\w\s]")
 
 
 def tokens(text: str) -> list[str]:

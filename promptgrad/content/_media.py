@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from promptgrad._habits import Hinted
+from promptgrad._patterns import late_pattern
 from promptgrad.content._references import written
 from promptgrad.content._sniff import media_type_of, pages_of, seconds_of, size_of
 from promptgrad.content._sources import (
@@ -39,7 +40,7 @@ SHOWN_BYTES = 500_000
 
 _THUMBNAIL = (256, 256)
 _MOST_PIXELS = 50_000_000
-_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+_MEDIA_TYPE = late_pattern(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
 # What a user of DSPy may type out of habit, and what to write here.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-import re
 import wave
 from collections.abc import Iterator
+
+from promptgrad._patterns import late_pattern
 
 _STARTS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -31,7 +32,7 @@ TOLD = frozenset(
 )
 """The media types whose files always begin with the bytes by which they are known here."""
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})  # markers of JPEG among those of frames, which are no frames
-_PAGE = re.compile(rb"/Type\s*/Page\b(?!s)")
+_PAGE = late_pattern(rb"/Type\s*/Page\b(?!s)")
 _MOST_SEGMENTS = 1_000
 
 

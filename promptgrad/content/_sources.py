@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from promptgrad._patterns import late_pattern
 from promptgrad._pipes import not_a_file
 from promptgrad.content._sniff import TOLD, is_text, media_type_of
 
@@ -20,7 +21,7 @@ MOST_BYTES = 50_000_000
 Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | Any
 """What media are made of: bytes, a `Path` that is read, an address, a `data:` URL, or an image of PIL."""
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+_SCHEME = late_pattern(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 _SEEN = ("image", "audio", "video")
 _PDF_STARTS = 1024
 """Bytes within which readers accept the beginning of a PDF."""

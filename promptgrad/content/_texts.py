@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-_FENCE = re.compile(
+from promptgrad._patterns import late_pattern
+
+_FENCE = late_pattern(
     r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*\n(.*?)^[ \t]*\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL
 )
 _NESTS = frozenset({"markdown", "md"})

@@ -6,7 +6,6 @@ from promptgrad.lm._base import LM
 from promptgrad.lm._base import register_maker as _register_maker
 from promptgrad.lm._cache import Cache
 from promptgrad.lm._cache_entry import CacheDiff, CacheEntry
-from promptgrad.lm._cassette import Cassette, record
 from promptgrad.lm._completion import CACHE_HIT, Completion, TokenLogprob, Usage
 from promptgrad.lm._configure import configure, context, resolve_lm
 from promptgrad.lm._dialect import read_message, write_messages
@@ -30,7 +29,6 @@ from promptgrad.lm._parts import (
     expected_tokens,
     weigh,
 )
-from promptgrad.lm._replay import replay
 from promptgrad.lm._request import Request
 from promptgrad.lm._resolve import resolve
 from promptgrad.lm._retry import Retry
@@ -136,6 +134,7 @@ __all__ = [
 if TYPE_CHECKING:
     from promptgrad.lm._api import Api
     from promptgrad.lm._batch_lm import BatchLM
+    from promptgrad.lm._cassette import Cassette, record
     from promptgrad.lm._embedder import Embedder
     from promptgrad.lm._fallback import Fallback, passes_elsewhere
     from promptgrad.lm._hedge import Hedge
@@ -151,14 +150,16 @@ if TYPE_CHECKING:
     from promptgrad.lm._local_trace import LocalTrace
     from promptgrad.lm._pocket import pocket
     from promptgrad.lm._prefix_plan import PART_TOKENS
+    from promptgrad.lm._replay import replay
     from promptgrad.lm._server_jobs import PAGES, ServerJobs, items_of
     from promptgrad.lm._soft_tokens import SoftTokens
 else:
     from promptgrad._late import late
 
-    _LATE = {  # what most programs do not need
+    _LATE = {
         "Api": "_api",
         "BatchLM": "_batch_lm",
+        "Cassette": "_cassette",
         "Embedder": "_embedder",
         "Fallback": "_fallback",
         "Generation": "_local_engine",
@@ -183,6 +184,8 @@ else:
         "passes": "_likelihood",
         "passes_elsewhere": "_fallback",
         "pocket": "_pocket",
+        "record": "_cassette",
+        "replay": "_replay",
         "reply_logprobs": "_likelihood",
     }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import BadRequestError, LMError, LMReplyError
 from promptgrad.lm._api import Api
 from promptgrad.lm._cache import MemoryStore
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-_WRITTEN = re.compile(r"float32 (\d+)x(\d+) ([A-Za-z0-9+/=]*)")
+_WRITTEN = late_pattern(r"float32 (\d+)x(\d+) ([A-Za-z0-9+/=]*)")
 
 
 def write_vectors(vectors: Vectors) -> str:

@@ -7,7 +7,6 @@ a `Constraint` for each reply: the decoder asks it which tokens may come next, a
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import BadRequestError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_COMPILED = 256
 _THINKING = ("<think>", "</think>")
-_WORD = re.compile(rb"[^ ]+ ?| ")
+_WORD = late_pattern(rb"[^ ]+ ?| ")
 _LONGEST = 200  # bytes of a token; llguidance's tree of tokens has 8 bits for its depth
 _PARALLEL = 500_000  # tokens of all rows from which on threads share the work; waking them takes longer below
 

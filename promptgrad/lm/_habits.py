@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from promptgrad import run
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import BadRequestError, LMStatusError
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._message import EMPTY_PREFIX, Message
@@ -47,45 +48,45 @@ _NO = (
     r"cannot\ both|can't\ both|invalid\ value|"
     r"incorrect\ role|use\ 'max"
 )
-_REFUSED = re.compile(_NO, re.VERBOSE)
-_FORM = re.compile(
+_REFUSED = late_pattern(_NO, re.VERBOSE)
+_FORM = late_pattern(
     r"response[_ ]format|json[_ ]schema|json[_ ]object|json[_ -]mode|structured[_ ]output|guided|grammar"
 )
-_NO_FORM_AT_ALL = re.compile(
+_NO_FORM_AT_ALL = late_pattern(
     r"(?:unknown|unrecogni[sz]ed|unexpected|forbidden|extra\ inputs).{0,80}response_format"
     r"|response_format.{0,80}(?:forbidden|unexpected|extra\ inputs)|must\ be.{0,20}json_schema"
     r"|json_object.{0,40}not",
     re.VERBOSE | re.DOTALL,
 )
 _NAMED = {
-    "system": re.compile(
+    "system": late_pattern(
         r"\bsystem\b.{0,60}(?:role|message|prompt|instruction|not)|(?:role|message)s?\b.{0,40}\bsystem\b"
         r"|developer\ instruction|user.{0,12}assistant|roles\ must\ alternate|incorrect\ role",
         re.VERBOSE | re.DOTALL,
     ),
     "response_format": _FORM,
     "json_schema": _FORM,
-    "max_completion_tokens": re.compile(r"\bmax_completion_tokens\b"),
-    "max_tokens": re.compile(r"\bmax_tokens\b"),
-    "top_p": re.compile(r"\btop_p\b"),
-    "temperature": re.compile(r"\btemperature\b"),
-    "seed": re.compile(r"\bseed\b"),
-    "stream_options": re.compile(r"\bstream_options\b"),
-    "stop": re.compile(
+    "max_completion_tokens": late_pattern(r"\bmax_completion_tokens\b"),
+    "max_tokens": late_pattern(r"\bmax_tokens\b"),
+    "top_p": late_pattern(r"\btop_p\b"),
+    "temperature": late_pattern(r"\btemperature\b"),
+    "seed": late_pattern(r"\bseed\b"),
+    "stream_options": late_pattern(r"\bstream_options\b"),
+    "stop": late_pattern(
         r"""['"`]stop(?:_sequences?)?['"`]|\bstop[ _](?:sequence|word|token|parameter)|parameter:?\ stop\b"""
     ),
-    "logprobs": re.compile(r"\b(?:top_)?logprobs?\b|\blog[ -]prob"),
-    "reasoning_effort": re.compile(
+    "logprobs": late_pattern(r"\b(?:top_)?logprobs?\b|\blog[ -]prob"),
+    "reasoning_effort": late_pattern(
         r"reasoning[ _.]effort|\bdoes\ not\ support\ thinking|reasoning\ is\ not", re.VERBOSE
     ),
-    "tool_choice": re.compile(r"\btool[ _]choice\b"),
-    "parallel_tool_calls": re.compile(r"\bparallel[ _]tool[ _]calls?\b"),
-    "frequency_penalty": re.compile(r"\bfrequency[ _]?penalty\b"),
-    "presence_penalty": re.compile(r"\bpresence[ _]?penalty\b"),
-    "n": re.compile(r"""['"`]n['"`]|\bn\b\s*(?:=|:|>|value|must|greater|is\ not)|parameters?:?\ n\b""", re.VERBOSE),
+    "tool_choice": late_pattern(r"\btool[ _]choice\b"),
+    "parallel_tool_calls": late_pattern(r"\bparallel[ _]tool[ _]calls?\b"),
+    "frequency_penalty": late_pattern(r"\bfrequency[ _]?penalty\b"),
+    "presence_penalty": late_pattern(r"\bpresence[ _]?penalty\b"),
+    "n": late_pattern(r"""['"`]n['"`]|\bn\b\s*(?:=|:|>|value|must|greater|is\ not)|parameters?:?\ n\b""", re.VERBOSE),
 }
-_ROLES = re.compile(r"roles must alternate|only user|input should be 'user'|'user' or 'assistant'")
-_ITS_FAULT = re.compile(
+_ROLES = late_pattern(r"roles must alternate|only user|input should be 'user'|'user' or 'assistant'")
+_ITS_FAULT = late_pattern(
     r"invalid schema|schema is invalid|too large|too long|at least|greater than|less than|maximum context|"
     r"between \S+ and"
 )

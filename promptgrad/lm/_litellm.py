@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
@@ -45,21 +46,21 @@ from promptgrad.lm._traffic import Traffic
 from promptgrad.lm._transport import Transport
 
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
-_NO_KEY = re.compile(
+_NO_KEY = late_pattern(
     r"missing credentials|missing [\w ]*api[ _]key|api_key client option must be set|unable to locate credentials"
     r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key",
     re.IGNORECASE,
 )
-_UNSET = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:KEY|TOKEN)\b (?:is )?not set")
-_UNNAMED = re.compile(
+_UNSET = late_pattern(r"\b[A-Z]+(?:_[A-Z]+)*_(?:KEY|TOKEN)\b (?:is )?not set")
+_UNNAMED = late_pattern(
     r"\b(?:api_base|base_url) (?:is|must be) (?:required|set|given)|(?:missing|no) (?:api_base|base_url)\b"
 )
-_UNREACHED = re.compile(
+_UNREACHED = late_pattern(
     r"cannot connect to host|connection (?:error|refused|reset)|server disconnected|name or service not known"
     r"|nodename nor servname|temporary failure in name resolution",
     re.IGNORECASE,
 )
-_MODULE = re.compile(r"No module named '([\w.]+)'")
+_MODULE = late_pattern(r"No module named '([\w.]+)'")
 _REFUSED = range(400, 500)
 _NO_ADDRESS = frozenset({"ai21", "custom_openai", "litellm_proxy", "lm_studio", "xinference"})
 """Providers whose servers are the user's own, or gone, and which litellm asks at OpenAI's address if none is given."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import InputError
 from promptgrad.lm._dialect import write_messages
 from promptgrad.lm._json_grammar import json_rule
@@ -19,9 +20,9 @@ OPTIONS = ("tools", "tool_choice", "parallel_tool_calls")
 """Options of a request that are about tools."""
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-_ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*')
+_ARGUMENTS = late_pattern(r'"(?:arguments|parameters)"\s*:\s*')
 _DECODER = json.JSONDecoder()
-_CALL = re.compile(rf"{_OPEN}\s*(\{{.*?\}})\s*(?:{_CLOSE}|\Z)", re.DOTALL)
+_CALL = late_pattern(rf"{_OPEN}\s*(\{{.*?\}})\s*(?:{_CLOSE}|\Z)", re.DOTALL)
 
 
 def tools_of(request: Request) -> list[dict[str, Any]]:

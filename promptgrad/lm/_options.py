@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from promptgrad._patterns import late_pattern
 
 SAMPLING = frozenset(
     {"temperature", "max_tokens", "top_p", "stop", "seed", "response_format", "replicate", "extra", "grammar"}
@@ -113,7 +114,7 @@ _LITELLM = frozenset(
         "tenant_id",
     }
 )
-_ITS_PROVIDERS = re.compile(r"(?:aws|azure|vertex|watsonx|oci|snowflake|databricks|litellm)_\w+")
+_ITS_PROVIDERS = late_pattern(r"(?:aws|azure|vertex|watsonx|oci|snowflake|databricks|litellm)_\w+")
 
 
 LM_SETTINGS = frozenset(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from promptgrad._patterns import late_pattern
+
 
 class Secret:
     """Holds a secret text; `repr`, `str` and formatting show stars, pickling is refused."""
@@ -36,11 +38,11 @@ class Secret:
         raise TypeError("an API key is never pickled; give it through the environment in the other process")
 
 
-_NAMES = re.compile(
+_NAMES = late_pattern(
     r"(?<!cache_)key$|secret|password|credential|authorization|headers$|token$|(?:access|auth|session|bearer|ad)_token",
     re.IGNORECASE,
 )
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+_LOGIN = late_pattern(r"(?<=://)[^/@\s]+@")
 
 
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:

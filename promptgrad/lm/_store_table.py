@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import zlib
 from contextlib import suppress
 
+from promptgrad._patterns import late_pattern
 from promptgrad.lm._completion import Completion
 
 TABLE = "CREATE TABLE IF NOT EXISTS completion (key BLOB PRIMARY KEY, reply TEXT NOT NULL) WITHOUT ROWID"
@@ -79,7 +79,7 @@ def tell_of_all(database: sqlite3.Connection) -> None:
         raise
 
 
-_CHECKSUM = re.compile(r"\n([0-9a-f]{8})\Z")
+_CHECKSUM = late_pattern(r"\n([0-9a-f]{8})\Z")
 
 
 def _checksum(key: str, reply: str) -> str:

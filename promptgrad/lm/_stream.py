@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+from promptgrad._patterns import late_pattern
 from promptgrad.aio import Signal
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import ReasoningPart, TextPart, ToolCall
@@ -175,7 +175,7 @@ def pieces(completion: Completion) -> Iterator[Delta]:
             calls += 1
 
 
-_WORD = re.compile(r"\s*\S+\s*|\s+")
+_WORD = late_pattern(r"\s*\S+\s*|\s+")
 
 
 class TextSink(Protocol):

@@ -10,25 +10,26 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
+from promptgrad._patterns import late_pattern
 from promptgrad.lm._completion import Completion
 from promptgrad.lm._parts import Part, ReasoningPart, TextPart
 
 _ALWAYS = r"\w{0,20}think\w{0,20}|chain[_-]of[_-]thought|(?:inner[_-]|internal[_-])?monologue|scratchpad|cot"
 _MAYBE = r"\w{0,20}thoughts?(?:_\w{1,20})?|\w{0,20}reason(?:ing)?(?:_\w{1,20})?|reflection|analysis"
 """Tags that a program may ask for as well: one that its prompt names is left where it is."""
-_TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?(?<!/)>", re.IGNORECASE)
-_EMPTY_TAG = re.compile(rf"<(?:\w{{1,20}}:)?(?:{_ALWAYS})\s?/>", re.IGNORECASE)
-_CLOSED_TAG = re.compile(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
-_ENDS_THINKING = re.compile(rf"</({_ALWAYS})>\Z", re.IGNORECASE)
-_BRACKET = re.compile(r"\[(THINK|THINKING|REASONING)\]")
-_SMALL_BRACKET = re.compile(r"\[(think|thinking|reasoning)\]", re.IGNORECASE)
+_TAG = late_pattern(rf"<(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})(?:\s[^<>]{{0,200}})?(?<!/)>", re.IGNORECASE)
+_EMPTY_TAG = late_pattern(rf"<(?:\w{{1,20}}:)?(?:{_ALWAYS})\s?/>", re.IGNORECASE)
+_CLOSED_TAG = late_pattern(rf"</(?:\w{{1,20}}:)?({_ALWAYS}|{_MAYBE})\s?>", re.IGNORECASE)
+_ENDS_THINKING = late_pattern(rf"</({_ALWAYS})>\Z", re.IGNORECASE)
+_BRACKET = late_pattern(r"\[(THINK|THINKING|REASONING)\]")
+_SMALL_BRACKET = late_pattern(r"\[(think|thinking|reasoning)\]", re.IGNORECASE)
 """The same in another case, where it closes: "[Thinking] about it" may be an answer."""
-_FOLDED = re.compile(
+_FOLDED = late_pattern(
     r"<details(?P<kind>\s[^<>]{0,200})?>\s*<summary(?:\s[^<>]{0,200})?>(?P<title>[^<>]{0,200})</summary>", re.IGNORECASE
 )
 """A part of a page that people unfold, as interfaces write a model's thoughts."""
-_OF_THOUGHT = re.compile(r"\b(?:reason|think|thought)", re.IGNORECASE)
-_FENCE = re.compile(r"```(?:think|thinking|thoughts?|reasoning)[ \t]*\n")
+_OF_THOUGHT = late_pattern(r"\b(?:reason|think|thought)", re.IGNORECASE)
+_FENCE = late_pattern(r"```(?:think|thinking|thoughts?|reasoning)[ \t]*\n")
 _SIGNS = {  # what opens a thought, in the special tokens of a family of models, and what closes it
     "<|channel>thought": "<channel|>",
     "<unused94>thought": "<unused95>",
@@ -48,21 +49,21 @@ _SIGNS = {  # what opens a thought, in the special tokens of a family of models,
 _BAR = "[|\N{FULLWIDTH VERTICAL LINE}]"
 _GAP = "[_\N{LOWER ONE EIGHTH BLOCK}]"
 _THOUGHT = "think|thinking|thoughts?|reasoning"
-_TOKEN = re.compile(
+_TOKEN = late_pattern(
     rf"<{_BAR}(?:(?:begin|start){_GAP}(?:of{_GAP})?)?({_THOUGHT})(?:{_GAP}(?:start|begin))?{_BAR}>", re.IGNORECASE
 )
 """A special token that opens a thought, in the families of models that name it so: "<|begin_of_thought|>"."""
-_TOKEN_END = re.compile(
+_TOKEN_END = late_pattern(
     rf"<{_BAR}(?:/(?:{_THOUGHT})|end{_GAP}(?:of{_GAP})?(?:{_THOUGHT})|(?:{_THOUGHT}){_GAP}end){_BAR}>", re.IGNORECASE
 )
-_TOKEN_OR_TURN_END = re.compile(rf"{_TOKEN_END.pattern}|<\|end\|>", re.IGNORECASE)
+_TOKEN_OR_TURN_END = late_pattern(rf"{_TOKEN_END.pattern}|<\|end\|>", re.IGNORECASE)
 _CHANNEL = "<|channel|>"
 _BODY = "<|message|>"
-_CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>")
+_CHANNEL_ENDS = late_pattern(r"<\|(?:end|return|call|start)\|>")
 _LATER_CHANNEL = "<|end|><|start|>assistant<|channel|>"
 _SPOKEN = "assistantfinal"
 """The same channels where a server drops the special tokens and leaves the words between them."""
-_SPOKEN_WITHOUT_END = re.compile(r"analysis(?:We|The user|User|Let|I|Need|Just|Okay|They)\b")
+_SPOKEN_WITHOUT_END = late_pattern(r"analysis(?:We|The user|User|Let|I|Need|Just|Okay|They)\b")
 _WRAPPED = {
     "<|content|>": "<|end|>",
     "<|message|>": "<|return|>",
@@ -71,17 +72,17 @@ _WRAPPED = {
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<|begin_of_box|>": "<|end_of_box|>",
 }
-_RESPONSE_END = re.compile(r"\s*\[END FINAL RESPONSE\]\s*(?:<\|end\|>)?\Z")
-_BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
+_RESPONSE_END = late_pattern(r"\s*\[END FINAL RESPONSE\]\s*(?:<\|end\|>)?\Z")
+_BOX = late_pattern(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
 _LONE_SIGNS = (
     "[/THINK]",
     "[BEGIN FINAL RESPONSE]",
     *(closes for opens, closes in _SIGNS.items() if not (opens[0].isalpha() or "im_start" in closes)),
 )
 _MOST_BLOCKS = 20
-_ANSWER_TAG = re.compile(r"<(answer|response|solution|output|final|final_answer)>", re.IGNORECASE)
+_ANSWER_TAG = late_pattern(r"<(answer|response|solution|output|final|final_answer)>", re.IGNORECASE)
 _UNSEEN = " \t\r\n\ufeff\u200b\u2060"
-_TURN = re.compile(
+_TURN = late_pattern(
     r"(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>|\[gMASK\]<sop>|"
     r"<\N{FULLWIDTH VERTICAL LINE}begin\N{LOWER ONE EIGHTH BLOCK}of\N{LOWER ONE EIGHTH BLOCK}sentence"
     r"\N{FULLWIDTH VERTICAL LINE}>)\s*)?"
@@ -333,7 +334,7 @@ def _stands_apart(before: str, after: str) -> bool:
     return not line or glued or not after.partition("\n")[0].strip() or line[-1] in ".!?"
 
 
-_ALWAYS_TAG = re.compile(rf"<(?:\w{{1,20}}:)?({_ALWAYS})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
+_ALWAYS_TAG = late_pattern(rf"<(?:\w{{1,20}}:)?({_ALWAYS})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
 _LONGEST_START = 240
 _LONGEST_END = 40
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect
 from collections.abc import Callable
 from math import ceil
+
+from promptgrad._patterns import late_pattern
 
 _LETTERS = bytes([*range(65, 91), *range(97, 123)])
 _RUN = 7
@@ -38,12 +39,12 @@ def most_tokens(text: str) -> int:
     return min(letters, letters // 3 + odd) + others + 1
 
 
-_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
-_DIGITS = re.compile("[0-9]+")
-_BLANKS = re.compile(r"\s\s+|[\n\t]")
-_MARKS = re.compile(r"[!-/:-@\[-`{-~]+")
-_ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
-_OTHER = re.compile("[^\x00-\x7f]")
+_WORD = late_pattern("[A-Z]?[a-z]+|[A-Z]+")
+_DIGITS = late_pattern("[0-9]+")
+_BLANKS = late_pattern(r"\s\s+|[\n\t]")
+_MARKS = late_pattern(r"[!-/:-@\[-`{-~]+")
+_ACCENTED = late_pattern("[\u00c0-\u024f\u1e00-\u1eff]")
+_OTHER = late_pattern("[^\x00-\x7f]")
 _STARTS = (0x250, 0x590, 0x700, 0xE00, 0x1100, 0x1E00, 0x2000, 0x2070, 0x3000, 0x4E00, 0xA000, 0xE000, 0x10000)
 _COSTS = (1.0, 0.75, 1.15, 1.4, 1.9, 1.2, 1.3, 1.2, 2.2, 1.5, 1.6, 1.4, 1.6, 3.0)
 """Tokens of a sign by its place in Unicode: accented Latin, Greek and Cyrillic, Arabic, Indic, Thai, ..., emoji."""

@@ -5,16 +5,17 @@ import re
 import unicodedata
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters import last_number
 from promptgrad.errors import MetricError
 from promptgrad.metrics._metric import FieldMetric
 
-_FRACTION = re.compile(
+_FRACTION = late_pattern(
     r"(?<![\w.,/])([-+]?)(?:(\d{1,15})[ ]+)?(\d{1,15})[ ]?/[ ]?(\d{1,15})(?![\w/]|[.,]\d)"
 )  # 1/2, 2 1/2
 
-_LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
-_ONE_SIGN = re.compile("[\xbc-\xbe\u2150-\u215e]")  # 2½
+_LATEX_FRACTION = late_pattern(r"\\[dt]?frac\{(\d{1,15})\}\{(\d{1,15})\}")
+_ONE_SIGN = late_pattern("[\xbc-\xbe\u2150-\u215e]")  # 2½
 _LONG = 10_000
 """Characters at the end of a text in which fractions are read."""
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from keyword import iskeyword
 from typing import Any, NamedTuple
 
+from promptgrad._patterns import late_pattern
 from promptgrad.adapters import Tool, written_as
 from promptgrad.autograd import Selector, demos_for
 from promptgrad.content import Audio, Document, File, History, Image
@@ -24,7 +25,7 @@ _MEDIA: dict[str, type[Image | Audio | File]] = {"image": Image, "audio": Audio,
 _ONE = "export(format='openai', inputs=...) shows one call"
 _TAKEN = {*dir(builtins), *vars(_exported)}
 _CONTENT = "promptgradContentZ"
-_ASKED = re.compile(rf'\{{"role":"user","content":("(?:[^"\\]|\\.)*){_CONTENT}((?:[^"\\]|\\.)*")\}}')
+_ASKED = late_pattern(rf'\{{"role":"user","content":("(?:[^"\\]|\\.)*){_CONTENT}((?:[^"\\]|\\.)*")\}}')
 
 
 def export(program: Module, format: str = "openai", inputs: Mapping[str, Any] | None = None) -> Any:

@@ -1,14 +1,14 @@
 """What a tool is told of a module: a function with its name, its arguments and what it is for."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_type_hints
 
+from promptgrad._patterns import late_pattern
 from promptgrad.nn._prediction import Prediction
 from promptgrad.signature import Signature
 
-_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD = late_pattern(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class ModuleCall:

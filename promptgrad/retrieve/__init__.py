@@ -2,16 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from promptgrad.retrieve._bm25 import BM25
-from promptgrad.retrieve._dense import APPROXIMATE_FROM, Dense
-from promptgrad.retrieve._filter import Filter
-from promptgrad.retrieve._hybrid import Hybrid
-from promptgrad.retrieve._load import load
-from promptgrad.retrieve._passage import Passage, as_passage
-from promptgrad.retrieve._rerank import Rerank
-from promptgrad.retrieve._retriever import Retriever
-from promptgrad.retrieve._words import words
-
 __all__ = [
     "APPROXIMATE_FROM",
     "BM25",
@@ -26,8 +16,32 @@ __all__ = [
     "words",
 ]
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+    from promptgrad.retrieve._bm25 import BM25
+    from promptgrad.retrieve._dense import APPROXIMATE_FROM, Dense
+    from promptgrad.retrieve._filter import Filter
+    from promptgrad.retrieve._hybrid import Hybrid
+    from promptgrad.retrieve._load import load
+    from promptgrad.retrieve._passage import Passage, as_passage
+    from promptgrad.retrieve._rerank import Rerank
+    from promptgrad.retrieve._retriever import Retriever
+    from promptgrad.retrieve._words import words
+else:
     from promptgrad._late import late
+
+    _LATE = {
+        "APPROXIMATE_FROM": "_dense",
+        "BM25": "_bm25",
+        "Dense": "_dense",
+        "Filter": "_filter",
+        "Hybrid": "_hybrid",
+        "Passage": "_passage",
+        "Rerank": "_rerank",
+        "Retriever": "_retriever",
+        "as_passage": "_passage",
+        "load": "_load",
+        "words": "_words",
+    }
 
     # What a user of DSPy may type out of habit, and what to write here.
     _ELSEWHERE = {
@@ -37,4 +51,4 @@ if not TYPE_CHECKING:
         "Retrieve": "nn.Retrieve(index, k)",
     }
 
-    __getattr__, __dir__ = late(__name__, {}, _ELSEWHERE)
+    __getattr__, __dir__ = late(__name__, _LATE, _ELSEWHERE)

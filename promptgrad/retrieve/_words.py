@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
+from promptgrad._patterns import late_pattern
 
 # Scripts without blanks between words: Thai, Lao, Myanmar, Khmer, Japanese kana, and the signs of Chinese and Japanese.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003134f"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
-_LONG = re.compile(rf"[{_UNSPACED}]")
+_WORD = late_pattern(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
+_LONG = late_pattern(rf"[{_UNSPACED}]")
 
 
 def words(text: str) -> list[str]:

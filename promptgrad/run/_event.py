@@ -1,11 +1,11 @@
 """One event of a journal: its line in the file, and its differences from another event."""
 
 import json
-import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.content import Audio, File, History, Image, Turn
 
 SCHEMA = 6
@@ -22,7 +22,7 @@ BEGINNING = b'{"kind":"header"'
 """How a journal begins."""
 OWN_KINDS = frozenset({"header", "blob", "call", "use", "send", "fail", "scope", "process", "closed"})
 _OWN_FIELDS = frozenset({"kind", "seq", "key", "scope", "t", "replayed", "#"})
-_SEAL = re.compile(rb',"#":"([0-9a-f]{8})"}\n\Z')
+_SEAL = late_pattern(rb',"#":"([0-9a-f]{8})"}\n\Z')
 _TIMES = frozenset({"t", "seconds", "date"})
 _SECRETS = frozenset({"api_key", "apikey", "authorization", "password", "secret", "access_token", "auth_token"})
 _HIDDEN = "(not recorded)"

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -10,6 +9,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import MissingExtraError, SandboxError
 from promptgrad.sandbox._execution import CodeFault, first_line
 from promptgrad.sandbox._interpreter import Interpreter, Limits
@@ -18,7 +18,7 @@ from promptgrad.sandbox._session import Answered, Called, Ended, Event, Failed, 
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 
-_ASSIGNED = re.compile(r"\b(?:def|class)\s+(\w+)|\b(\w+)\b(?!\s*\()")  # and more: each name that is not called
+_ASSIGNED = late_pattern(r"\b(?:def|class)\s+(\w+)|\b(\w+)\b(?!\s*\()")  # and more: each name that is not called
 _MARK = "_inputs_of_run_"  # a variable beside the inputs, which tells whether they are bound
 _AGAIN = "_granted_"  # before the name of a function that is granted again
 

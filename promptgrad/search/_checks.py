@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.autograd import objection, tokens
 from promptgrad.search._edit import lost_ratio
 
@@ -11,10 +12,10 @@ Constraint = Callable[[Any], Any]
 """A rule for a value, as in `Parameter`: it returns the reason why it does not hold (or False), or raises."""
 
 _LATEX = r"\$[^$\n]+\$|\\[A-Za-z]+\*?(?:[_^]?\{\{?[^{}]*\}?\})*|\^\{[^{}]*\}"  # $x_{i}$, \boxed{x}, \sum_{i}^{n}, x^{n}
-_PLACEHOLDER = re.compile(rf"{_LATEX}|(?<!\{{)(\{{+)\s*[A-Za-z_][\w.]*\s*(\}}+)")
+_PLACEHOLDER = late_pattern(rf"{_LATEX}|(?<!\{{)(\{{+)\s*[A-Za-z_][\w.]*\s*(\}}+)")
 
 _ABOUT_IT = r"(?:instruction|prompt|version|rewrite|revision|rewritten|improved|revised|updated)"
-_CHAT = re.compile(
+_CHAT = late_pattern(
     rf"""^[\s>*_#"'`-]*(?:
         (?:sure|certainly|of\ course|absolutely|okay|ok)(?:\s*!|\W+(?:here|below|this\ is|i)\b)
         |(?:here\ (?:is|are)|here['\u2019]s|below\ is)\b[^\n:]*\b{_ABOUT_IT}\b[^\n:]*:
@@ -24,12 +25,12 @@ _CHAT = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-_FENCED = re.compile(r"^\s*(```|~~~)[^\n]*\n(?:(?!\1).)*\1\s*$", re.DOTALL)
-_WRAPPING = re.compile(
+_FENCED = late_pattern(r"^\s*(```|~~~)[^\n]*\n(?:(?!\1).)*\1\s*$", re.DOTALL)
+_WRAPPING = late_pattern(
     r"\[\[ ?##|</?(?:new_?instruction|improved_\w+|proposed_\w+)\b|\A\s*</?(?:think(?:ing)?|reasoning|analysis)\b",
     re.IGNORECASE,
 )
-_QUOTED = re.compile(r"""\A\s*(?:"([^"]*)"|\u201c([^\u201c\u201d]*)\u201d|`([^`]*)`|'([^']*)')\s*\Z""")
+_QUOTED = late_pattern(r"""\A\s*(?:"([^"]*)"|\u201c([^\u201c\u201d]*)\u201d|`([^`]*)`|'([^']*)')\s*\Z""")
 
 TOO_FAR = "more than max_edit"
 """What stands in the reason of a text that changes too much."""

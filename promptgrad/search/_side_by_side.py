@@ -2,12 +2,12 @@
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, compress, zip_longest
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.search._row import Row
 from promptgrad.search._sight import seen
 
@@ -22,7 +22,7 @@ AS_IN_ROW = "as in row "
 
 _CUT = " [...] "
 _WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"  # Chinese, Japanese and Korean, which are written without blanks
-_UNIT = re.compile(rf"[{_WIDE}]|[^\W{_WIDE}]{{1,24}}|[^\w\s]+")
+_UNIT = late_pattern(rf"[{_WIDE}]|[^\W{_WIDE}]{{1,24}}|[^\w\s]+")
 _LONG, _LETTERS = 12, 6
 """Letters of the longest word that counts as one token, and those of each token of a longer one."""
 

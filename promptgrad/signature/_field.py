@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import InputError, ParseError, SignatureError
 from promptgrad.signature._json_schema import generator
 from promptgrad.signature._sets import may_hold_sets, with_sorted_sets
@@ -23,8 +23,8 @@ Role = Literal["input", "output"]
 _ON_NUMBER = ("ge", "gt", "le", "lt", "multiple_of")
 _ON_TEXT = ("min_length", "max_length", "pattern")
 CONSTRAINTS = (*_ON_NUMBER, *_ON_TEXT)
-_HALF = re.compile("[\ud800-\udfff]")  # half of a character, as in an emoji that a server cut
-_LONE = re.compile(r"\\u[dD][89a-fA-F]")  # the same as JSON writes it
+_HALF = late_pattern("[\ud800-\udfff]")  # half of a character, as in an emoji that a server cut
+_LONE = late_pattern(r"\\u[dD][89a-fA-F]")  # the same as JSON writes it
 _RESERVED = frozenset({"False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
                        "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in",
                        "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with",

@@ -19,11 +19,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, NoReturn, Optional, Union
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import SignatureError
 from promptgrad.signature._field import Field, Role, check_name, suggest
 from promptgrad.signature._types import ARITY, BUILTIN_TYPES, CONTENT_TYPES, TYPING_NAMES
 
-_TOKEN = re.compile(
+_TOKEN = late_pattern(
     r"""(?P<blank>\s+)
     |(?P<arrow>->)
     |(?P<dots>\.\.\.)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_ASKED = re.compile(r"^\[\[ ## (\w+) ## \]\]\n\{([^}\n]*)", re.MULTILINE)
-_GIVEN = re.compile(r"^\[\[ ## (\w+) ## \]\]\n", re.MULTILINE)
+from promptgrad._patterns import late_pattern
+
+_ASKED = late_pattern(r"^\[\[ ## (\w+) ## \]\]\n\{([^}\n]*)", re.MULTILINE)
+_GIVEN = late_pattern(r"^\[\[ ## (\w+) ## \]\]\n", re.MULTILINE)
 _KINDS = {"a number": "7", "a whole number": "7", "true or false": "true"}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.content import Audio, File, Image
 from promptgrad.errors import ToolError
 from promptgrad.lm import Message, TextPart
@@ -15,7 +15,7 @@ from promptgrad.lm import Message, TextPart
 MAX_DESCRIPTION = 10_000
 """Characters of the description of a foreign tool that a model is shown."""
 
-_UNFIT = re.compile(r"[^a-zA-Z0-9_-]")
+_UNFIT = late_pattern(r"[^a-zA-Z0-9_-]")
 _LONGEST = 64
 
 

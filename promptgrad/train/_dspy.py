@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptgrad import aio
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import InputError, ParseError, StateDictError
 from promptgrad.nn import Module, Predict, flaw_of
 from promptgrad.signature import Field
@@ -22,8 +23,8 @@ _READ = frozenset(
 )  # fmt: skip
 _NO_FIELDS = ("augmented", "dspy_uuid", "dspy_split")  # DSPy's own notes on a demo
 _OTHER_NAMES = {"reasoning": "rationale", "rationale": "reasoning"}  # of the thoughts, before and after DSPy 2.5
-_KEY = re.compile(r"""\[(?:'([^']*)'|"([^"]*)"|(\d+))\]""")
-_ITSELF = re.compile(r"\$\{(\w+)\}")  # the description of a field that has none
+_KEY = late_pattern(r"""\[(?:'([^']*)'|"([^"]*)"|(\d+))\]""")
+_ITSELF = late_pattern(r"\$\{(\w+)\}")  # the description of a field that has none
 _CUSTOM = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
 
 

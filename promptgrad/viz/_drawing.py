@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from promptgrad._patterns import late_pattern
 from promptgrad.viz._layout import layout
 from promptgrad.viz._picture import Box, Line, Picture
 
@@ -26,7 +27,7 @@ _DOT_STYLE = {"exact": "solid", "content": "dashed", "control": "dotted", "order
 _CLASS = {"call": "step"}  # `call` is a keyword of Mermaid
 _LINE_INK = {"exact": "#57606a", "content": "#0969da", "control": "#9a6700", "order": "#8c959f"}
 
-_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ILLEGAL = late_pattern("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Drawing:
