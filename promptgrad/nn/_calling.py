@@ -1,8 +1,10 @@
 """`Calling`: how a module is called, once and with a batch, in plain and in async code."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from types import CoroutineType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from promptgrad import aio
 from promptgrad._habits import refuses
@@ -14,9 +16,12 @@ from promptgrad.nn._map import amap_rows, map_rows
 from promptgrad.nn._members import Members
 from promptgrad.nn._program import enter, program_here
 from promptgrad.nn._recent import remember_output
-from promptgrad.nn._stream import EventIterator, EventStream
 from promptgrad.nn._structure import plan_of
 from promptgrad.nn._tool_shape import shape_of
+
+if TYPE_CHECKING:
+    from promptgrad.nn._stream import EventIterator, EventStream
+
 
 MAP_HABITS = {
     **dict.fromkeys(("num_threads", "max_workers", "max_concurrency", "workers", "num_workers"), "concurrency=..."),
@@ -127,6 +132,8 @@ class Calling(Members):
         Raises:
             Exception: When read: what the call raises.
         """
+        from promptgrad.nn._stream import EventStream
+
         return EventStream(self, args, kwargs)
 
     def stream_sync(self, /, *args: Any, **kwargs: Any) -> EventIterator:
@@ -135,6 +142,8 @@ class Calling(Members):
         Raises:
             AsyncUsageError: Called from a coroutine on promptgrad's own program loop: use `stream`.
         """
+        from promptgrad.nn._stream import EventIterator
+
         if aio.serving():
             raise AsyncUsageError(
                 f"{type(self).__name__}.stream_sync was called inside a coroutine that promptgrad runs: a blocking "

@@ -1,15 +1,15 @@
 """TGD: textual gradient descent, rewriting parameters as their critiques ask."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from promptgrad import aio
 from promptgrad._habits import refuses
 from promptgrad.autograd import Gradient, Loss, Parameter
 from promptgrad.lm import LM
-from promptgrad.optim._descent import Descent, expected_calls
-from promptgrad.optim._fate import attempt_of
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import TGD_HABITS
 from promptgrad.optim._optimizer import Optimizer
@@ -21,7 +21,6 @@ from promptgrad.search import (
     Evidence,
     Rewriter,
     Rules,
-    Session,
     check_amends,
     check_attempts,
     check_counts,
@@ -33,6 +32,9 @@ from promptgrad.search import (
     unblamed,
     varied,
 )
+
+if TYPE_CHECKING:
+    from promptgrad.search import Session
 
 
 class TGD(Optimizer):
@@ -250,6 +252,8 @@ class TGD(Optimizer):
         return [pairs for pairs in made if any(change.status != "untouched" for _, change in pairs)] or made[:1]
 
     def _remember(self, parameter: Parameter, change: Change, *, alone: bool = True) -> None:
+        from promptgrad.optim._fate import attempt_of
+
         if change.status == "accepted":
             self._memory.forget(parameter, change.new)
         self._memory.add(parameter, attempt_of(change, alone=alone))
@@ -263,9 +267,13 @@ class TGD(Optimizer):
 
     async def fit(self, session: Session) -> None:
         """Take steps over batches until the steps, the patience or the budget end, or nothing is left to win."""
+        from promptgrad.optim._descent import Descent
+
         self.state.clear()
         await Descent(self, session).run()
 
     def expected_calls(self, plan: Any) -> list[tuple[str, float, bool]]:
         """Return the phases, each at most: forward, backward, proposals, races."""
+        from promptgrad.optim._descent import expected_calls
+
         return expected_calls(self, plan)

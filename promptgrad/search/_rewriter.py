@@ -20,7 +20,6 @@ from promptgrad.search._places import Place, describe, interface, role
 from promptgrad.search._proposer import amend, failing_as_lm, is_able, make_proposer, write
 from promptgrad.search._row import Row, few, labeled_rows, rows_of
 from promptgrad.search._rules import Rules
-from promptgrad.search._side_by_side import fitted, in_order, side_by_side
 from promptgrad.search._sight import sight
 from promptgrad.search._writing import TIPS, Improve, ImproveSolution, ProposeInstruction
 
@@ -293,6 +292,8 @@ class Rewriter:
         Raises:
             LMError: The LM gave no answer; a refused text is not an error.
         """
+        from promptgrad.search._side_by_side import fitted, in_order, side_by_side
+
         key, old, solution = evidence.parameter, evidence.text, evidence.parameter.kind.exact
         rules = evidence.rules.after(key.constraints)
         attempts, worse = self.memory.shown(key, [*evidence.attempts, *evidence.worse])

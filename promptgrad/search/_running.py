@@ -1,17 +1,18 @@
 """Running candidates: scores, recorded forwards and gradients, under a name, in the journal, within the budget."""
 
+from __future__ import annotations
+
 import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptgrad import aio, lm, run
 from promptgrad.autograd import CriticLike, Gradients, Loss, Parameter
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded, InputError, JournalError, LMError, is_outage
-from promptgrad.evaluation import Evaluator
 from promptgrad.lm import current
 from promptgrad.nn import Batch, BatchRow, MetricLoss, Module
 from promptgrad.run import Cell
@@ -26,6 +27,10 @@ from promptgrad.search._scored import measurement
 from promptgrad.search._stop import Stop
 from promptgrad.search._trial import Cost
 from promptgrad.search._watched import Watched
+
+if TYPE_CHECKING:
+    from promptgrad.evaluation import Evaluator
+
 
 T = TypeVar("T")
 
@@ -209,7 +214,7 @@ class Running(Purse):
         for key, error in self.unanswered.check(what, keys, errors, names):
             self._give_up(key, error)
 
-    async def ask_all(self, keys: Sequence[str], thunks: Sequence[Callable[[], Awaitable[T]]]) -> "list[T | None]":
+    async def ask_all(self, keys: Sequence[str], thunks: Sequence[Callable[[], Awaitable[T]]]) -> list[T | None]:
         """Run single calls (proposals) side by side; None where the language model gave no answer.
 
         Args:
@@ -225,7 +230,7 @@ class Running(Purse):
 
         keys = [self._prefix + key for key in keys]
 
-        async def one(index: int) -> "T | None":
+        async def one(index: int) -> T | None:
             try:
                 return await thunks[index]()
             except (LMError, BudgetExceeded, JournalError) as error:
@@ -254,6 +259,8 @@ class Running(Purse):
             self.journal.record("unanswered", key, error=type(error).__name__, call=error.call)
 
     def _evaluator(self, candidate: Candidate) -> Evaluator:
+        from promptgrad.evaluation import Evaluator
+
         program = self.program(candidate)
         evaluator = self._evaluators.get(id(program))
         if evaluator is None:
