@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +27,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    import tempfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     prefix = f".{path.name}.{os.getpid()}-"

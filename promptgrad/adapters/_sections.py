@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import dedent
 from typing import Any
 
 from promptgrad._patterns import late_pattern
@@ -48,6 +47,8 @@ _BLOCK = late_pattern(r"([|>])[-+]?\d?[ \t]*\n(?=[ \t])")
 
 def _without_block(body: str) -> str:
     """A text as it stands in YAML below `|` or `>`, without its indentation."""
+    from textwrap import dedent
+
     sign = _BLOCK.match(body)
     if sign is None:
         return body

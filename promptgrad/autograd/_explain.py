@@ -1,6 +1,5 @@
 """`Explanation`: a loss in words, and what is blamed for it."""
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,8 @@ class Explanation:
         return self._text
 
     def _repr_html_(self) -> str:
+        import html
+
         return f"<pre>{html.escape(self._text)}</pre>"
 
 

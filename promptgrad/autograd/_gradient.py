@@ -1,9 +1,7 @@
 """What accumulates in `Parameter.grad`: critiques for texts, scored traces for demos."""
 
-import html
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Any, overload
 
 from promptgrad.autograd._cluster import THRESHOLD, Cluster, Similarity, clusters_of, support_of
@@ -190,6 +188,8 @@ class Gradient:
         Raises:
             ValueError: `data` is not a gradient, or of another version, or one of its records is malformed.
         """
+        from textwrap import shorten
+
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ValueError(f"not a gradient: expected what Gradient.to_dict() returns, not {shorten(repr(data), 80)}")
         if data.get("version") != VERSION:
@@ -230,6 +230,8 @@ class Gradient:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
+        from textwrap import shorten
+
         critiques = self.critiques
         by_text: dict[str, list[Critique]] = {}
         for critique in critiques:
@@ -244,6 +246,8 @@ class Gradient:
         return f"Gradient({', '.join(_counts(self))}{': ' if shown else ''}{', '.join(shown)})"
 
     def _repr_html_(self) -> str:
+        import html
+
         rows = "".join(
             f"<tr><td>{cluster.support}</td><td>{html.escape(f'{cluster.path}.{cluster.target}'.lstrip('.'))}</td>"
             f'<td style="text-align: left">{html.escape(str.__str__(cluster.text))}</td></tr>'
@@ -276,6 +280,8 @@ def heaviest(critiques: Sequence[Critique], max_tokens: int) -> list[bool]:
 
 
 def _record(number: int, data: Any) -> Record:
+    from textwrap import shorten
+
     kinds: dict[Any, type[Record]] = {"critique": Critique, "trace": Trace}
     kind = kinds.get(data.get("kind")) if isinstance(data, Mapping) else None
     if kind is None:

@@ -1,6 +1,5 @@
 """`saliency`: which words of an instruction the loss of a local model hangs on; `token_swaps`: what to put there."""
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +65,8 @@ class Saliency:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        import html
+
         most = max((word.share for word in self.words), default=0.0) or 1.0
         spans = []
         for word in self.words:

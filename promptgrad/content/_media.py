@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import io
 import os
 import re
@@ -202,6 +201,8 @@ class Media(Hinted):
 
     def _repr_html_(self) -> str:
         """A small picture of it for a notebook, or its description; an address is not loaded."""
+        import html
+
         shown = self._shown()
         caption = html.escape(repr(self))
         return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>" if shown else f"<code>{caption}</code>"
@@ -282,6 +283,8 @@ class Image(Media):
         return self._thumbnail() or whole or None
 
     def _shown(self) -> str:
+        import html
+
         small = self._thumbnail()
         if small:
             return f'<img alt="" src="data:image/png;base64,{b64encode(small).decode("ascii")}">'
@@ -320,6 +323,8 @@ class Audio(Media):
         return [] if self.seconds is None else [f"{self.seconds:.1f} s"]
 
     def _shown(self) -> str:
+        import html
+
         if not self.data or len(self.data) > SHOWN_BYTES:
             return ""
         return f'<audio controls src="{html.escape(self.data_url)}"></audio>'

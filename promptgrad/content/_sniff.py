@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import wave
 from collections.abc import Iterator
 
 from promptgrad._patterns import late_pattern
@@ -114,6 +113,8 @@ def _number(data: bytes, at: int, count: int, order: str = "little") -> int:
 
 def seconds_of(data: bytes) -> float | None:
     """The length of a WAV file in seconds; None for other sounds, and for what cannot be read."""
+    import wave
+
     if media_type_of(data) != "audio/wav":
         return None
     try:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from promptgrad import aio
 from promptgrad._numbers import optional_count
 from promptgrad.lm._base import LM
-from promptgrad.lm._cache_entry import CacheDiff, CacheEntry, compare, read_items, write_items
 from promptgrad.lm._channel import DIRECT, answerer
 from promptgrad.lm._completion import CACHE_HIT, Completion
 from promptgrad.lm._fork import reset_after_fork
@@ -22,6 +21,7 @@ from promptgrad.lm._parts import weigh
 from promptgrad.lm._request import Request
 
 if TYPE_CHECKING:
+    from promptgrad.lm._cache_entry import CacheDiff, CacheEntry
     from promptgrad.lm._store import Store
 
 
@@ -98,6 +98,8 @@ class MemoryStore:
 
     def entries(self) -> list[CacheEntry]:
         """What is told of the replies, the least recently used first: of those in the file, if there is one."""
+        from promptgrad.lm._cache_entry import CacheEntry
+
         if self.store is not None:
             return self.store.entries()
         return [CacheEntry(key, reply.model, _weight(reply)) for key, reply in list(self.replies.items())]
@@ -333,6 +335,8 @@ class Cache(Layer):
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write all replies to a file of JSON lines, for `load` and `diff` in another place; returns their number."""
+        from promptgrad.lm._cache_entry import write_items
+
         return write_items(Path(path), self._memory.items())
 
     def load(self, path: str | os.PathLike[str]) -> int:
@@ -341,6 +345,8 @@ class Cache(Layer):
         Raises:
             DataError: It is no such file; what was read before the line that is named has been added.
         """
+        from promptgrad.lm._cache_entry import read_items
+
         new = 0
         for entry, reply in read_items(Path(path)):
             if self._memory.find(entry.key) is None:
@@ -350,6 +356,8 @@ class Cache(Layer):
 
     def diff(self, other: Cache | str | os.PathLike[str]) -> CacheDiff:
         """Compare the replies with those of another cache, or of a file that `export` wrote."""
+        from promptgrad.lm._cache_entry import compare, read_items
+
         there = other._memory.items() if isinstance(other, Cache) else read_items(Path(other))
         return compare(self._memory.items(), there)
 

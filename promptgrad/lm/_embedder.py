@@ -17,7 +17,7 @@ from promptgrad.lm._embedding import (
     read_vectors,
     request_for,
 )
-from promptgrad.lm._http import HTTP, SILENCE
+from promptgrad.lm._http import HTTP
 from promptgrad.lm._limit import Limit
 from promptgrad.lm._prices import Prices
 from promptgrad.lm._providers import provider_of
@@ -25,6 +25,7 @@ from promptgrad.lm._resolve import ATTEMPTS
 from promptgrad.lm._retry import Retry
 from promptgrad.lm._secret import without_secrets
 from promptgrad.lm._settings import default
+from promptgrad.lm._silence import SILENCE
 
 if TYPE_CHECKING:
     from promptgrad.lm._embedding import Vectors

@@ -31,6 +31,7 @@ from promptgrad.lm._prices import FREE, Prices, cost, find_prices
 from promptgrad.lm._request import Request
 from promptgrad.lm._request_body import encode_body
 from promptgrad.lm._secret import Secret, sendable
+from promptgrad.lm._silence import SILENCE, check_silence
 from promptgrad.lm._sse import DONE, Assembly, EventReader
 from promptgrad.lm._status import Fault, is_error, read_fault
 from promptgrad.lm._traffic import Traffic
@@ -50,26 +51,6 @@ SHOWN = 500
 """Most characters of a server's answer in an error message; the error's `body` has all of it."""
 
 EVENTS = "text/event-stream"
-
-SILENCE = 600.0
-"""Default for the longest silence of a server, in seconds; a model that thinks is silent for minutes."""
-
-
-def check_silence(timeout: object) -> float:
-    """The longest silence in seconds; None is the default, as in other libraries.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is not above 0.
-    """
-    if timeout is None:
-        return SILENCE
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is a number of seconds, the longest silence, not {type(timeout).__name__}")
-    if not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout is a number of seconds above 0, not {timeout}")
-    return float(timeout)
-
 
 _SETTINGS = frozenset({"base_url", "api_key", "timeout", "concurrency", "headers"})
 """Settings that have names elsewhere."""

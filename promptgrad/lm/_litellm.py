@@ -30,13 +30,13 @@ from promptgrad.lm._count import read_cached, read_count
 from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more, write_messages
 from promptgrad.lm._endpoint import Endpoint
 from promptgrad.lm._habits import Habits, stopped, written_without
-from promptgrad.lm._http import SILENCE, check_silence
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import has_addresses, weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
 from promptgrad.lm._providers import BY_KEY, ITS_KEYS, known_prefixes, own_address
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
+from promptgrad.lm._silence import SILENCE, check_silence
 from promptgrad.lm._sse import Assembly
 from promptgrad.lm._status import read_fault
 from promptgrad.lm._straight import keep_clients, straight, watch

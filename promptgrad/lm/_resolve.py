@@ -6,19 +6,17 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptgrad.lm._base import LM, configured, register_maker
-from promptgrad.lm._cache import Cache
 from promptgrad.lm._function import FunctionLM
-from promptgrad.lm._http import HTTP, SILENCE
-from promptgrad.lm._limit import Limit
 from promptgrad.lm._options import LM_SETTINGS, check_headers, hear, take
-from promptgrad.lm._prices import Prices
-from promptgrad.lm._providers import OWN_DIALECT, provider_of
-from promptgrad.lm._retry import Retry
-from promptgrad.lm._samples import SamplesInOne
 from promptgrad.lm._settings import default
+from promptgrad.lm._silence import SILENCE
+
+if TYPE_CHECKING:
+    from promptgrad.lm._prices import Prices
+
 
 LMLike = LM | str | Callable[..., Any]
 """The argument from which `resolve` makes an LM."""
@@ -92,6 +90,12 @@ def resolve(
         TypeError: `model` is none of these, or is an `LM` and there are further arguments; or an option is not known.
         ValueError: The name is empty, or an argument is out of its range.
     """
+    from promptgrad.lm._cache import Cache
+    from promptgrad.lm._limit import Limit
+    from promptgrad.lm._providers import provider_of
+    from promptgrad.lm._retry import Retry
+    from promptgrad.lm._samples import SamplesInOne
+
     local: dict[str, Any] = {name: value for name, value in locals().items() if name in LM_SETTINGS}
     litellm = isinstance(model, str) and _is_litellms(model, base_url or options.get("api_base"), dialect)
     options = hear("pg.LM", options, LM_SETTINGS | {"mark_prefix"} if litellm else LM_SETTINGS, litellm=litellm)
@@ -160,16 +164,23 @@ def _other(model: Any, given: dict[str, Any], options: dict[str, Any]) -> LM:
 
 
 def _is_litellms(model: str, base_url: str | None, dialect: str | None) -> bool:
+    from promptgrad.lm._providers import provider_of
+
     provider = provider_of(model, base_url)
     return provider is None and model != "pocket" and dialect is None and (base_url is None or _has_own(model))
 
 
 def _has_own(model: str) -> bool:
+    from promptgrad.lm._providers import OWN_DIALECT
+
     prefix, slash, _ = model.partition("/")
     return bool(slash) and prefix in OWN_DIALECT
 
 
 def _transport(model: str, given: dict[str, Any], options: dict[str, Any]) -> LM:
+    from promptgrad.lm._http import HTTP
+    from promptgrad.lm._providers import provider_of
+
     base_url, api_key = given["base_url"], given["api_key"]
     if model == "pocket" and base_url is None:
         from promptgrad.lm._pocket import pocket

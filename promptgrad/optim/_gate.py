@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from promptgrad.autograd import Loss, LossRow
 from promptgrad.errors import BadRequestError, is_outage
-from promptgrad.evaluation import paired_interval
 from promptgrad.search import Verdict
 
 UNTRIED = "not tried: "
@@ -40,6 +39,8 @@ def judge(
         of: Number of proposals that are compared with the current values.
         dropped: Number of rows left out of the comparison.
     """
+    from promptgrad.evaluation import paired_interval
+
     pairs = len(before)
     confidence = 1 - (1 - confidence) / of
     if pairs == 0:
