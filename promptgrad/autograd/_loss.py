@@ -1,5 +1,7 @@
 """`Loss`: the result of a criterion on a batch; its `backward` fills the parameters' gradients."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,12 +11,12 @@ from promptgrad.autograd._anomaly import current_detector
 from promptgrad.autograd._critic import CriticLike
 from promptgrad.autograd._explain import Explanation
 from promptgrad.autograd._loss_row import LossRow
-from promptgrad.autograd._manner import Manner
 from promptgrad.autograd._mode import is_grad_enabled
 from promptgrad.autograd._parameter import is_trial
 
 if TYPE_CHECKING:
     from promptgrad.autograd._gradients import Gradients
+    from promptgrad.autograd._manner import Manner
     from promptgrad.autograd._parameter import Parameter
     from promptgrad.autograd._report import BackwardReport
     from promptgrad.autograd._tape import Tape
@@ -42,10 +44,10 @@ class Loss:
     def __init__(
         self,
         rows: Sequence[LossRow],
-        critic: "CriticLike | None" = None,
+        critic: CriticLike | None = None,
         *,
         concurrency: int | None = None,
-        as_critic: "Callable[[Any], CriticLike] | None" = None,
+        as_critic: Callable[[Any], CriticLike] | None = None,
     ) -> None:
         self.critic = critic
         self._as_critic = as_critic or _only_critics
@@ -59,11 +61,11 @@ class Loss:
     @classmethod
     def _of(
         cls,
-        terms: "Iterable[tuple[float, tuple[LossRow, ...], CriticLike | None]]",
-        critic: "CriticLike | None",
+        terms: Iterable[tuple[float, tuple[LossRow, ...], CriticLike | None]],
+        critic: CriticLike | None,
         concurrency: int | None = None,
-        as_critic: "Callable[[Any], CriticLike] | None" = None,
-    ) -> "Loss":
+        as_critic: Callable[[Any], CriticLike] | None = None,
+    ) -> Loss:
         loss = cls((), critic, concurrency=concurrency, as_critic=as_critic)
         loss._terms = tuple(terms)
         return loss
@@ -74,7 +76,7 @@ class Loss:
         return tuple(row for _, rows, _ in self._terms for row in rows)
 
     @property
-    def tapes(self) -> "tuple[Tape, ...]":
+    def tapes(self) -> tuple[Tape, ...]:
         """The records of the forwards behind the samples, in order and once each, as far as they were recorded."""
         recorded = [row.recorded for row in self.rows]
         return tuple(dict.fromkeys(tape for tape in recorded if tape is not None))
@@ -100,8 +102,8 @@ class Loss:
 
     async def abackward(
         self,
-        critic: "CriticLike | Any" = None,
-        inputs: "Iterable[Parameter] | Parameter | None" = None,
+        critic: CriticLike | Any = None,
+        inputs: Iterable[Parameter] | Parameter | None = None,
         *,
         retain_graph: bool = False,
         weights: bool | None = None,
@@ -110,7 +112,7 @@ class Loss:
         group: int | None = None,
         repeat: int = 1,
         concurrency: int | None = None,
-    ) -> "BackwardReport":
+    ) -> BackwardReport:
         """Add each parameter's share of the blame, and each demo parameter's traces, to its `grad`.
 
         Cost: none for samples with the best score, and none where only one call can be to blame and no critic is named.
@@ -149,6 +151,8 @@ class Loss:
             AsyncUsageError: `backward` was called inside a coroutine that promptgrad runs: use
                 `await loss.abackward()`.
         """
+        from promptgrad.autograd._manner import Manner
+
         limit = self.concurrency if concurrency is None else concurrency
         how = Manner(retain_graph, weights, truncate, engine or "auto", repeat, limit, group)
         self.report = (await self._pass(critic, inputs, how, accumulate=True)).report
@@ -158,12 +162,12 @@ class Loss:
 
     async def agradients(
         self,
-        inputs: "Iterable[Parameter] | Parameter | None" = None,
-        critic: "CriticLike | Any" = None,
+        inputs: Iterable[Parameter] | Parameter | None = None,
+        critic: CriticLike | Any = None,
         *,
         retain_graph: bool = False,
         **options: Any,
-    ) -> "Gradients":
+    ) -> Gradients:
         """What `backward` would add to each parameter's `grad`, as a value; as `torch.autograd.grad`.
 
         No `grad` changes, neither of parameters nor of local weights, and neither does `report`: the report of this
@@ -189,6 +193,8 @@ class Loss:
             AsyncUsageError: `gradients` was called inside a coroutine that promptgrad runs: use
                 `await loss.agradients()`.
         """
+        from promptgrad.autograd._manner import Manner
+
         strange = sorted(options.keys() - {"truncate", "engine", "group", "repeat"})
         if strange:
             raise TypeError(f"gradients takes truncate, engine, group and repeat as backward does, not {strange[0]!r}")
@@ -200,12 +206,12 @@ class Loss:
 
     async def _pass(
         self,
-        critic: "CriticLike | Any",
-        inputs: "Iterable[Parameter] | Parameter | None",
+        critic: CriticLike | Any,
+        inputs: Iterable[Parameter] | Parameter | None,
         manner: Manner,
         *,
         accumulate: bool,
-    ) -> "Gradients":
+    ) -> Gradients:
         """One backward pass over this loss."""
         from promptgrad.autograd._backward import Backward
 
@@ -231,16 +237,16 @@ class Loss:
 
     __hash__ = object.__hash__  # as a tensor of torch: losses of one value are two keys
 
-    def __lt__(self, other: "Loss | float") -> bool:
+    def __lt__(self, other: Loss | float) -> bool:
         return self.item() < float(other)
 
-    def __le__(self, other: "Loss | float") -> bool:
+    def __le__(self, other: Loss | float) -> bool:
         return self.item() <= float(other)
 
-    def __gt__(self, other: "Loss | float") -> bool:
+    def __gt__(self, other: Loss | float) -> bool:
         return self.item() > float(other)
 
-    def __ge__(self, other: "Loss | float") -> bool:
+    def __ge__(self, other: Loss | float) -> bool:
         return self.item() >= float(other)
 
     def __len__(self) -> int:
@@ -249,7 +255,7 @@ class Loss:
     def __bool__(self) -> bool:
         return True
 
-    def __add__(self, other: "Loss | int") -> "Loss":
+    def __add__(self, other: Loss | int) -> Loss:
         if isinstance(other, Loss):
             bound = self.concurrency or other.concurrency
             reads = other._as_critic if self._as_critic is _only_critics else self._as_critic
@@ -258,7 +264,7 @@ class Loss:
 
     __radd__ = __add__
 
-    def __mul__(self, factor: float) -> "Loss":
+    def __mul__(self, factor: float) -> Loss:
         if not isinstance(factor, (int, float)):
             return NotImplemented
         terms = ((scale * factor, rows, critic) for scale, rows, critic in self._terms)
@@ -266,7 +272,7 @@ class Loss:
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: float) -> "Loss":
+    def __truediv__(self, divisor: float) -> Loss:
         return self * (1 / divisor)
 
     def __repr__(self) -> str:
@@ -279,7 +285,7 @@ class Loss:
         return f"Loss({self.item():.4g}, {', '.join(parts)}, {errors} error{'' if errors == 1 else 's'})"
 
 
-def _only_critics(critic: Any) -> "CriticLike":
+def _only_critics(critic: Any) -> CriticLike:
     if not isinstance(critic, CriticLike):
         raise TypeError(f"the critic of backward needs a method `critique`, and {type(critic).__name__} has none")
     return critic

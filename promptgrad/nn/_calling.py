@@ -12,7 +12,6 @@ from promptgrad.autograd import Tape, current_tape, is_grad_enabled
 from promptgrad.errors import AsyncUsageError
 from promptgrad.nn._batch import Batch
 from promptgrad.nn._hooks import Hooks
-from promptgrad.nn._map import amap_rows, map_rows
 from promptgrad.nn._members import Members
 from promptgrad.nn._program import enter, program_here
 from promptgrad.nn._recent import remember_output
@@ -256,6 +255,8 @@ class Calling(Members):
             InputError: The batch is not a sequence of items.
             AsyncUsageError: Called inside a coroutine that promptgrad runs: use `await module.amap(...)`.
         """
+        from promptgrad.nn._map import map_rows
+
         if aio.serving():
             raise AsyncUsageError(
                 f"{type(self).__name__}.map was called inside a coroutine that promptgrad runs: a blocking call there "
@@ -273,6 +274,8 @@ class Calling(Members):
         progress: bool = False,
     ) -> Batch:
         """As `map`, from a coroutine."""
+        from promptgrad.nn._map import amap_rows
+
         return await amap_rows(self, batch, n, concurrency=concurrency, progress=progress)
 
 
