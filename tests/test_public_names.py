@@ -133,7 +133,13 @@ def test_a_slip_is_pointed_to_the_right_name(slip, right):
 
 HINTS = {
     hint
-    for owner in (pg, *map(importlib.import_module, ROOMS), pg.lm._base, pg.lm._completion, pg.adapters._tool)
+    for owner in (
+        pg,
+        *map(importlib.import_module, ROOMS),
+        *map(
+            importlib.import_module, ("promptgrad.lm._base", "promptgrad.lm._completion", "promptgrad.adapters._tool")
+        ),
+    )
     for hint in getattr(owner, "_ELSEWHERE", {}).values()
 }
 
