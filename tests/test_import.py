@@ -97,6 +97,48 @@ assert nn.Predict("question -> answer", lm=lm)(question="What is the capital of 
     assert {"asyncio", "socket", "ssl", "http.client"} & set(loaded) == set(), "no call went over HTTP"
 
 
+TO_START = """
+from promptgrad import nn, optim
+nn.Predict
+optim.TGD
+"""
+
+
+def test_to_start_loads_neither_evaluation_nor_the_wire_nor_what_a_step_needs(tmp_path):
+    loaded = [name for name in modules_after(TO_START, tmp_path) if name.startswith("promptgrad.")]
+    assert {name.split(".")[1] for name in loaded} & {"evaluation", "retrieve", "metrics", "train"} == set()
+    needed_later = {
+        "lm._http",
+        "lm._cache",
+        "lm._retry",
+        "nn._stream",
+        "nn._events",
+        "optim._descent",
+        "search._session",
+    }
+    assert needed_later & {name.removeprefix("promptgrad.") for name in loaded} == set()
+    assert len(loaded) < 170  # 313 when every room loaded all of its files
+
+
+def test_no_pattern_is_compiled_before_it_is_used(tmp_path):
+    modules_after(
+        TO_START
+        + """
+import re, sys
+compiled = [
+    (module, name)
+    for module in sorted(sys.modules)
+    if module.startswith("promptgrad")
+    for name, value in vars(sys.modules[module]).items()
+    for one in (value.values() if isinstance(value, dict) and not name.startswith("__") else [value])
+    if isinstance(one, re.Pattern)
+]
+assert compiled == [], compiled
+""",
+        tmp_path,
+    )
+
+
 def test_making_an_optimizer_needs_no_pydantic(tmp_path):
     code = """
 from promptgrad import nn, optim
