@@ -159,6 +159,13 @@ CHAT_TEMPLATE = (
 )
 """`<s> <|system|> SYSTEM USER ASSISTANT <|end|> USER`; no generation prompt: a user turn ends with a marker."""
 
+RESPONSE_TEMPLATE = {
+    "start_anchor_pattern": r"\Z",
+    "fields": {"content": {"close": "<|end|>", "content": "text"}},
+    "defaults": {"role": "assistant"},
+}
+"""For servers that read replies by it (`transformers serve`): all that follows the prompt is the reply."""
+
 
 def export(model: Twin, vocabulary: list[str], folder: Path, *, half: bool = True) -> None:
     """Write an ordinary Hugging Face folder: config, safetensors, fast tokenizer with chat template."""
@@ -205,6 +212,7 @@ def export(model: Twin, vocabulary: list[str], folder: Path, *, half: bool = Tru
         model_input_names=["input_ids", "attention_mask"],
         model_max_length=512,
         chat_template=CHAT_TEMPLATE,
+        response_template=RESPONSE_TEMPLATE,
     )
     tokenizer.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)

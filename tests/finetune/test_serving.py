@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -11,6 +16,7 @@ from promptgrad import lm, nn
 from promptgrad.data import Example
 from promptgrad.finetune import TuneResult, sft
 from promptgrad.testing import LoopbackLM
+from tests.waiting import until
 
 DATA = [
     Example(text=text, answer=answer) for text, answer in (("a cow", "dax"), ("a wolf", "fep"), ("the horse", "nup"))
@@ -20,25 +26,27 @@ TEXTS = ["a cow", "a wolf", "the horse", "here is a cow", "amy has a wolf", "a h
 
 @pytest.fixture(scope="module")
 def base() -> lm.Local:
-    """A random Llama that reads what the embedded model reads."""
+    """A random Qwen 3 that reads what the embedded model reads."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = lm.pocket().tokenizer
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.3,
     )
-    return lm.Local(LlamaForCausalLM(config).eval(), tokenizer, name="base", adapter="pocket", max_tokens=12)
+    return lm.Local(Qwen3ForCausalLM(config).eval(), tokenizer, name="base", adapter="pocket", max_tokens=12)
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +76,50 @@ def test_the_folder_is_an_ordinary_one(tuned: TuneResult, folder: Path, right: l
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder)
-    assert model.config.architectures == ["LlamaForCausalLM"]  # servers ask for it
+    assert model.config.architectures == ["Qwen3ForCausalLM"]  # servers ask for it
     loaded = lm.Local(model, AutoTokenizer.from_pretrained(folder), adapter="pocket", max_tokens=12)
     assert replies(tuned, loaded) == right
     assert replies(tuned, lm.Local(folder, adapter="pocket", max_tokens=12)) == right
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
     assert suffixes <= {".safetensors", ".json", ".jinja"}
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `transformers serve FOLDER`, a process of its own."""
+    pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
+    pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("log") / "serve.log"
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--port", str(port)]
+    with log.open("wb") as out:
+        server = subprocess.Popen([*command, "--host", "127.0.0.1"], stdout=out, stderr=out)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until(lambda: server.poll() is not None or is_up(f"{address}/health"), seconds=600)
+        assert server.poll() is None, log.read_text()
+        yield f"{address}/v1"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def is_up(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=60) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_transformers_serve_writes_what_the_folder_writes(
+    tuned: TuneResult, folder: Path, right: list[str], served: str
+) -> None:
+    """The recipe for transformers: `transformers serve FOLDER`, and the program unchanged."""
+    model = lm.resolve(str(folder), base_url=served, adapter="pocket", temperature=0.0, max_tokens=12)
+    assert replies(tuned, model) == right
 
 
 def test_hosted_vllm_is_asked_for_the_served_name(monkeypatch: pytest.MonkeyPatch) -> None:
