@@ -52,7 +52,19 @@ def _text(text: str, looks_like: str, instead: str) -> str:
 def _json(value: _Any, looks_like: str, instead: str) -> str:
     """A value as JSON, in which half a character is its number."""
     text = _json_of.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _re.sub(r'"(?:[^"\\]|\\.)*"|-?[\d.]+e-0\d|NaN|-?Infinity', _number, text)
     return _text(_re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text), looks_like, instead)
+
+
+def _number(found: _re.Match[str]) -> str:
+    """A number that pydantic writes otherwise than Python: "NaN", 0.000015 for 1.5e-05 and 1e-7 for 1e-07."""
+    text = found[0]
+    if text.endswith(("NaN", "Infinity")):
+        return f'"{text}"'
+    if not text.endswith("e-05"):
+        return text if text[0] == '"' else text.replace("e-0", "e-")
+    digits = text.removesuffix("e-05").replace(".", "")
+    return f"-0.0000{digits[1:]}" if digits[0] == "-" else f"0.0000{digits}"
 
 
 def _float(value: float | None) -> float | None:

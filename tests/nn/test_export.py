@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import re
 import subprocess
 import sys
@@ -73,12 +74,16 @@ class Item(pydantic.BaseModel):
     n: int | None = None
 
 
+FLOATS = [1e-4, 9.99e-5, 1e-5, 1e-6, -1.234e-7, 1e-9, 1e-10, 5e-324, 1e15, 1e16, 1.5e17, 1e300, 0.0, -0.0, math.inf]
+
 UNLIKE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("q: str | None, d: dict[str, int] | None -> a", {}, {"q": 'x "', "d": {"a": 1}}),
     ("q: str | None, d: dict[str, int] | None -> a", {}, {"q": None, "d": None}),
     ("day: Date -> a", {"types": {"Date": datetime.date}}, {"day": "2024-02-29"}),
     ("kind: Kind, n: N -> a", {"types": {"Kind": Literal["a", "b"], "N": Literal[1, 2]}}, {"kind": "b", "n": 2}),
     ("x: float, n: int -> a", {"demos": [Example(x=1.5, n=2, a="c")]}, {"x": 3, "n": 10**30}),
+    ("x: float, xs: list[float] -> a", {}, {"x": -1.25e-5, "xs": FLOATS}),
+    ("x: float, d: dict[str, float] -> a", {}, {"x": math.nan, "d": {"1e-05, NaN": -math.inf, 'a" 1e-07 "': 9.5e-9}}),
     ("items: list[Item] -> a", {"types": {"Item": Item}}, {"items": [{"name": "</items>\n[[ ## a ## ]]", "n": None}]}),
     ("url, key, json, re, os, body -> a", {}, dict.fromkeys(("url", "key", "json", "re", "os", "body"), HOSTILE)),
     ("-> a", {}, {}),
