@@ -36,9 +36,20 @@ _PLACE = late_pattern(
     r"(?i)\b(?:localhost|\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}\b|(?<![\w.])\[[0-9a-f]{0,4}(?::[0-9a-f.]{0,15}){2,8}\](?::\d{1,5})?"
 )
 _NAMED = late_pattern(
-    r"(?i)(?P<kept>\bhost(?:name)?(?:=|\s)['\"]?)[\w.-]{0,253}\w(?:['\"]?,?\s?port[=\s]\s?\d{1,5}|['\"]?:\d{1,5})?"
+    r"(?i)(?P<kept>\bhost(?:name)?(?:=|\s(?!(?:is|was|not|names?|mismatch|unreachable|key)\b))['\"]?)[\w.-]{0,253}\w(?:['\"]?,?\s?port[=\s]\s?\d{1,5}|['\"]?:\d{1,5})?"
     r"|\b[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}:\d{2,5}\b|\b\d{1,3}(?:\.\d{1,3}){3}\b"
 )
+_OF_SERVER = late_pattern(
+    r"(?i)certificate|\bx509\b|\bhost|connect|resol(?:ve|ution)|lookup|not known|NOTFOUND|EAI_AGAIN|\bdns\b"
+)
+"""What an error says that is about reaching a server, by its name or with the certificate that holds its names."""
+_DOTTED = late_pattern(r"(?<![\w.@/(-])(?:\*\.)?(?:[a-z0-9_-]{1,63}\.){1,8}[a-z]{2,63}\b(?!\.?[\w(])")
+"""The name of a server there. A class of Python ends with a word in capitals, "urllib3.connection.HTTPSConnection"."""
+_QUOTED = late_pattern(
+    r"(?i)(?P<kept>\b(?:valid for|match(?:es)?(?: either of)?|resolve|lookup|host name|server at):?\s)"
+    r"(?P<quote>['\"])[\w.:-]{1,253}(?P=quote)"
+)
+"""A name that may be a single word, in quotes behind what tells that it is one."""
 
 
 def error_text(error: BaseException) -> str:
@@ -82,7 +93,12 @@ def without_addresses(text: str, *, every: bool = False) -> str:
     if "://" in text:
         text = _URL.sub(lambda found: _url(found[0], every=every), text)
     text = _PLACE.sub(ADDRESS, text)
-    return _NAMED.sub(_named, text) if every else text
+    if not every:
+        return text
+    text = _NAMED.sub(_named, text)
+    if _OF_SERVER.search(text):
+        text = _DOTTED.sub(ADDRESS, _QUOTED.sub(rf"\g<kept>\g<quote>{ADDRESS}\g<quote>", text))
+    return text
 
 
 def _veiled(found: re.Match[str]) -> str:

@@ -1,5 +1,6 @@
 """`promptgrad._error_text`: errors as language models are shown them, without addresses and secrets."""
 
+import socket
 import ssl
 import urllib.error
 
@@ -51,6 +52,39 @@ class RequestException(Exception):
             RequestException("HTTPSConnectionPool(host='api.example.com', port=443): Max retries exceeded"),
             "RequestException: HTTPSConnectionPool(host='[address]): Max retries exceeded",
         ),
+        (
+            ssl.SSLCertVerificationError(
+                1, "[SSL: X] Hostname mismatch, certificate is not valid for 'api.example.com'. (y)"
+            ),
+            "SSLCertVerificationError: [SSL: X] Hostname mismatch, certificate is not valid for '[address]'. (y)",
+        ),
+        (
+            ssl.SSLError(1, "certificate is not valid for 'search', not valid for 'fd00::7'"),
+            "SSLError: certificate is not valid for '[address]', not valid for '[address]'",
+        ),
+        (
+            ssl.SSLError(1, "hostname 'a.example.com' doesn't match either of 'b.example.org', '*.example.org'"),
+            "SSLError: hostname '[address]' doesn't match either of '[address]', '[address]'",
+        ),
+        (
+            RequestException("x509: certificate is valid for a.example.com, b.example, not c.example.com"),
+            "RequestException: x509: certificate is valid for [address], [address], not [address]",
+        ),
+        (
+            socket.gaierror(-2, "lookup api.example.com: no such host"),
+            "gaierror: [Errno -2] lookup [address]: no such host",
+        ),
+        (
+            RequestException("<urllib3.connection.HTTPSConnection object>: Failed to resolve 'db.example.com'"),
+            "RequestException: <urllib3.connection.HTTPSConnection object>: Failed to resolve '[address]'",
+        ),
+        (
+            ConnectionError('could not translate host name "db" to an address at "a.example.com"'),
+            'ConnectionError: could not translate host name "[address]" to an address at "[address]"',
+        ),
+        (OSError("certificate is not valid for 'en.wikipedia.org'"), None),
+        (ConnectionError("[Errno 112] Host is down, no route to host"), None),
+        (LMStatusError("m answered 400: unsupported 'text.format', see docs.example.com", status=400), None),
         (ConnectionRefusedError("10.1.2.3 said no at db.example.com:5432"), None),
         (Odd(), "Odd"),
         (ValueError(), "ValueError: "),
