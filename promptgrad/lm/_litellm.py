@@ -33,7 +33,7 @@ from promptgrad.lm._habits import Habits, stopped, written_without
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import has_addresses, weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._providers import BY_KEY, ITS_KEYS, known_prefixes, own_address
+from promptgrad.lm._providers import BY_KEY, ITS_ADDRESSES, ITS_KEYS, known_prefixes, own_address
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._silence import SILENCE, check_silence
@@ -48,12 +48,14 @@ from promptgrad.lm._transport import Transport
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
 _NO_KEY = late_pattern(
     r"missing credentials|missing [\w ]*api[ _]key|api_key client option must be set|unable to locate credentials"
-    r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key",
+    r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key|api[ _]key is required",
     re.IGNORECASE,
 )
 _UNSET = late_pattern(r"\b[A-Z]+(?:_[A-Z]+)*_(?:KEY|TOKEN)\b (?:is )?not set")
 _UNNAMED = late_pattern(
-    r"\b(?:api_base|base_url) (?:is|must be) (?:required|set|given)|(?:missing|no) (?:api_base|base_url)\b"
+    r"\b(?:api[_ ]base|base_url) (?:(?:is|must be) (?:required|set|given)|not set)"
+    r"|(?:missing|no) (?:api[_ ]base|base_url)\b",
+    re.IGNORECASE,
 )
 _UNREACHED = late_pattern(
     r"cannot connect to host|connection (?:error|refused|reset)|server disconnected|name or service not known"
@@ -235,7 +237,9 @@ class LiteLLM(Transport):
         missing = ITS_KEYS.get(provider)
         if missing is None:
             missing = litellm.validate_environment(self.model).get("missing_keys")
-        elif any(map(os.environ.get, missing)):
+        elif getattr(litellm, f"{provider}_key", None) or any(
+            map(os.environ.get, (*missing, *ITS_ADDRESSES.get(provider, (f"{provider.upper()}_API_BASE",))))
+        ):
             return
         if missing:
             names = " or ".join(missing)
@@ -403,7 +407,7 @@ class LiteLLM(Transport):
         """Translate an error of litellm; None for a fault of a program rather than of a call."""
         known = litellm.exceptions
         status = getattr(error, "status_code", None)
-        text = self._scrub(str(error))
+        text, _, trace = self._scrub(str(error)).partition("\nTraceback ")
         where = f"litellm, model {self.model!r}"
         told = without_names(text)
         if isinstance(error, known.Timeout) and not told.startswith("{"):  # else its server says so
@@ -414,8 +418,12 @@ class LiteLLM(Transport):
         if module and status not in _REFUSED:
             return MissingExtraError(f"{where}: this provider needs the package {module[1]!r}: {text.splitlines()[0]}")
         if status not in _REFUSED and (_NO_KEY.search(text) or _UNSET.search(text)):  # litellm has many messages for it
-            return AuthenticationError(f"{where}: {text}".partition("\nTraceback")[0], body=text)
-        reached = status in _REFUSED or not (isinstance(error, known.APIConnectionError) or _UNREACHED.search(text))
+            return AuthenticationError(f"{where}: {text}", body=text)
+        if status not in _REFUSED and "\nValueError: " in trace:  # it refuses the call, and would again
+            return BadRequestError(f"{where}: {text}", body=text)
+        reached = status in _REFUSED or not (
+            isinstance(error, known.APIConnectionError) or _UNREACHED.search(text + trace)
+        )
         if not reached:
             return LMConnectionError(f"{where}: {text}")
         if not isinstance(status, int):

@@ -57,12 +57,20 @@ BY_KEY = frozenset(
 """Providers that answer nobody without a key, which litellm takes from the environment alone."""
 ITS_KEYS = {
     **dict.fromkeys(("cohere", "cohere_chat"), ("COHERE_API_KEY", "CO_API_KEY")),
+    "cometapi": ("COMETAPI_KEY",),
+    "compactifai": ("COMPACTIFAI_API_KEY",),
+    "datarobot": ("DATAROBOT_API_TOKEN",),
+    "huggingface": ("HF_TOKEN", "HUGGINGFACE_API_KEY"),
     "minimax": ("MINIMAX_API_KEY",),
+    "nadir": ("NADIR_API_KEY",),
+    "nlp_cloud": ("NLP_CLOUD_API_KEY",),
     "openrouter": ("OPENROUTER_API_KEY", "OR_API_KEY"),
     "replicate": ("REPLICATE_API_KEY", "REPLICATE_API_TOKEN"),
     "snowflake": ("SNOWFLAKE_JWT",),
 }
 """The variables that litellm reads where what it says of them is less, or nothing."""
+ITS_ADDRESSES = {"huggingface": ("HF_API_BASE", "HUGGINGFACE_API_BASE"), "datarobot": ("DATAROBOT_ENDPOINT",)}
+"""The variables with an address, where they are not called by the provider: a server of one's own may need no key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,52 @@ def test_the_key_of_openai_goes_to_nobody_else(server, monkeypatch, model):
     assert not server.requests
 
 
+KEYLESS = {
+    "huggingface/meta-llama/m": "HF_TOKEN or HUGGINGFACE_API_KEY",
+    "huggingface/m": "HF_TOKEN or HUGGINGFACE_API_KEY",
+    "nlp_cloud/m": "NLP_CLOUD_API_KEY",
+    "datarobot/m": "DATAROBOT_API_TOKEN",
+    "nadir/m": "NADIR_API_KEY",
+    "cometapi/m": "COMETAPI_KEY",
+    "compactifai/m": "COMPACTIFAI_API_KEY",
+}
+
+
+@pytest.mark.parametrize("model", KEYLESS)
+def test_providers_that_litellm_would_ask_without_a_key_are_not_asked(monkeypatch, model):
+    for name in ("HF_TOKEN", "HUGGINGFACE_API_KEY", "HF_API_BASE", "HUGGINGFACE_API_BASE", *KEYLESS.values()):
+        monkeypatch.delenv(name, raising=False)
+    said = f"there is no key for '{model}', so nothing was sent: set {KEYLESS[model]} as an environment variable"
+    with pytest.raises(AuthenticationError, match=said) as caught:
+        LiteLLM(model)("q")
+    assert not caught.value.transient
+
+
+def test_a_server_of_ones_own_may_need_no_key(server, monkeypatch):
+    monkeypatch.delenv("COMETAPI_KEY", raising=False)
+    monkeypatch.setenv("COMETAPI_API_BASE", server.url)
+    assert LiteLLM("cometapi/m")("?").text == "echo ?"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "said"),
+    [
+        ("watsonx_text/m", AuthenticationError, "API key is required"),
+        ("custom/m", BadRequestError, "api_base not set.*pass base_url="),
+        ("heroku/m", BadRequestError, "No api base was set.*pass base_url="),
+        ("predibase/m", BadRequestError, "Missing Predibase Tenant ID"),
+    ],
+)
+def test_what_litellm_itself_refuses_is_not_asked_again(monkeypatch, model, kind, said):
+    for name in list(os.environ):
+        if name.startswith(("WATSONX_", "WX_", "HEROKU_", "PREDIBASE_")):
+            monkeypatch.delenv(name)
+    with pytest.raises(kind, match=said) as caught:
+        LiteLLM(model)("q")
+    assert not caught.value.transient
+    assert "Traceback" not in str(caught.value)
+
+
 @pytest.mark.parametrize("model", ["lm_studio/m", "litellm_proxy/m", "custom_openai/m", "xinference/m"])
 def test_a_server_of_ones_own_without_an_address_is_not_sought_at_openai(server, monkeypatch, model):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
