@@ -178,7 +178,7 @@ class Sequential(_Numbered, in_place=True):
 
     The first takes the arguments of the call. If an output is a `Prediction`, its fields are passed on by name; modules
     further on may also take the inputs and earlier fields. A sole field goes to a sole input whatever its name. Any
-    other output is passed on as the only argument.
+    other output is passed on as the only argument. Without modules it is an `nn.Identity`, as in torch.
 
     `nn.Sequential(nn.Predict("text -> summary"), nn.Predict("text, summary -> title"))`
 
@@ -204,15 +204,13 @@ class Sequential(_Numbered, in_place=True):
 
     async def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the modules in order and return the output of the last."""
-        modules = self._items()
-        if not modules:
-            raise NotImplementedError("an empty Sequential cannot be called: give it modules")
+        modules = self._items() or [Identity()]
         known = dict(kwargs)
         if args and (names := modules[0].input_names()) is not None:
             known.update(zip(names, args, strict=False))
         output = await modules[0].acall(*args, **kwargs)
         for module in modules[1:]:
-            if isinstance(module, Identity):
+            if _is_identity(module):
                 continue
             if isinstance(output, Prediction):
                 fields = fields_of(output)
@@ -230,12 +228,16 @@ class Sequential(_Numbered, in_place=True):
     def input_names(self) -> tuple[str, ...] | None:
         """Names of the inputs of the first module."""
         modules = self._items()
-        return modules[0].input_names() if modules else ()
+        return modules[0].input_names() if modules else None
 
     def output_names(self) -> tuple[str, ...] | None:
         """Names of the outputs of the last module."""
         modules = self._items()
         return modules[-1].output_names() if modules else None
+
+
+def _is_identity(module: Module) -> bool:
+    return isinstance(module, Identity) or (isinstance(module, Sequential) and all(map(_is_identity, module._items())))
 
 
 class ParameterList(Module):

@@ -56,6 +56,12 @@ _ELSEWHERE = {
     "update_config": "nn.Predict(..., temperature=...), or config={...} in a call",
 }
 
+_SET_ELSEWHERE = {
+    "lm": "module.to(lm)",
+    "signature": "nn.Predict(signature) in its place; its instruction alone with .instruction.data = ...",
+}
+"""What is read and not assigned, and what to write."""
+
 
 def _modules_inside(value: object) -> bool:
     if isinstance(value, (list, tuple)):
@@ -165,7 +171,13 @@ class Module(Calling, Stateful, Hooked):
                 ".to(promptgrad.lm.Local(model))",
                 stacklevel=2,
             )
-        object.__setattr__(self, name, value)
+        try:
+            object.__setattr__(self, name, value)
+        except AttributeError:
+            if name not in _SET_ELSEWHERE:
+                raise
+            what = f"{type(self).__name__}.{name} is read, not assigned"
+            raise AttributeError(f"{what}: write {_SET_ELSEWHERE[name]}", name=name, obj=self) from None
 
     if not TYPE_CHECKING:  # otherwise a type checker would see Any for a misspelt attribute
 

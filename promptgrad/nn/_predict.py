@@ -159,7 +159,7 @@ class Predict(Module, in_place=True, one_call=True):
         call.values = taken.checked(self, call.inputs)
         settings = current()
         call.lm = lm = resolve_lm(call.lm, self._lm) if "soft_prompt" not in parameters else self.lm_of_call(call.lm)
-        adapter = self.adapter or get_adapter(settings.adapter or lm.adapter)
+        adapter = get_adapter(self.adapter or settings.adapter or lm.adapter)
         if settings.replicate and "replicate" not in call.options:
             call.options = {**call.options, "replicate": settings.replicate}
         if surroundings := around():

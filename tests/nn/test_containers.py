@@ -152,9 +152,15 @@ def test_sequential_passes_plain_values_on(scripted):
     assert chain.map(["a", "bb"])[1].n == 2
 
 
-def test_an_empty_sequential_cannot_be_called():
-    with pytest.raises(NotImplementedError, match="empty Sequential"):
-        nn.Sequential()("x")
+def test_an_empty_sequential_is_an_identity(scripted):
+    assert nn.Sequential()("x") == "x"
+    assert dict(nn.Sequential()(a="x", b="y")) == {"a": "x", "b": "y"}
+    with pytest.raises(TypeError, match="one input"):
+        nn.Sequential()()
+    model = scripted(lambda **fields: {"b": fields["a"] + "1"} if "a" in fields else {"c": fields["b"] + "2"})
+    for empty in (nn.Sequential(), nn.Sequential(nn.Sequential(), nn.Identity())):
+        out = nn.Sequential(empty, nn.Predict("a -> b"), empty, nn.Predict("b -> c"), empty).to(model)(a="x")
+        assert dict(out) == {"c": "x12"}
 
 
 def test_the_graph_of_a_sequential_has_an_exact_edge(scripted):

@@ -485,6 +485,23 @@ def test_a_slip_on_a_module_is_pointed_to_the_right_name(slip, said):
         getattr(Pair(), slip)
 
 
+@pytest.mark.parametrize(("name", "said"), [("lm", r"module\.to\(lm\)"), ("signature", r"nn\.Predict\(signature\)")])
+def test_what_is_read_and_not_assigned_says_what_to_write(name, said):
+    with pytest.raises(AttributeError, match=rf"Predict\.{name} is read, not assigned: write {said}"):
+        setattr(nn.Predict("a -> b"), name, None)
+
+
+def test_a_property_of_a_user_speaks_for_itself():
+    class Own(nn.Module):
+        @property
+        def size(self):
+            return 1
+
+    with pytest.raises(AttributeError) as raised:
+        Own().size = 2
+    assert "read, not assigned" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("slip", "said"),
     [

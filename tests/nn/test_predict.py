@@ -372,6 +372,10 @@ def test_adapters_of_module_context_and_model(scripted):
     assert seen[1] == seen[0]
     nn.Predict("question -> answer").to(lm.FunctionLM(respond, adapter="json"))(question="a")
     assert seen[2] == seen[0]
+    predict = nn.Predict("question -> answer").to(model)
+    predict.adapter = "json"  # as it is given to the constructor
+    predict(question="a")
+    assert seen[3] == seen[0]
 
 
 def test_chain_of_thought_writes_its_reasoning_first(scripted):
