@@ -5,10 +5,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
 from promptgrad import aio, errors
+
+T = TypeVar("T")
 
 
 def until(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -45,3 +48,22 @@ def given_time(test: Callable[[float], object], seconds: float) -> None:
             continue
         return
     test(100 * seconds)
+
+
+def ends(work: Callable[[], T], seconds: float = 60) -> T:
+    """What `work` returns; it fails once this process has computed for so long.
+
+    For reading that takes milliseconds, and hours if its time grew with the square of the length. `counting.growth` is
+    better where the work is Python's own: what a pattern does inside cannot be counted, but it hears signals.
+    """
+
+    def late(signum: int, frame: object) -> None:
+        pytest.fail(f"it has not ended after {seconds} s")
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

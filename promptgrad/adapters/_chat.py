@@ -43,7 +43,7 @@ _NEXT = "\n\n[[ ## "
 _LEAD = r"/[ \n]{0,2}/"
 _TEXT = r"text[lazy]: /(\n(?s:.*))?\n[ \t]*\[\[[ \t]*##/"
 _MARKER = late_pattern(
-    r"^[ \t]*\[\[[ \t]*##[ \t]*((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
+    r"^[ \t]*\[\[[ \t]*##[ \t]*(?![ \t])((?:[^\]\n# \t]+(?:[ \t]+[^\]\n# \t]+)*)?)[ \t]*##[ \t]*\]\]", re.MULTILINE
 )
 _MOST_MARKERS = 1_000
 """A reply with as many loose markers is not what was asked for."""

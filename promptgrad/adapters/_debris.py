@@ -26,7 +26,7 @@ _CALL = late_pattern(
     r"<\N{FULLWIDTH VERTICAL LINE}tool|"
     r"\[TOOL_CALLS\])"
 )
-_HALF = late_pattern(r"\s*(?:\[\[?[ \t]*#|\[\[[ \t]*\w*\s*\Z)")
+_HALF = late_pattern(r"\s*(?:\[\[?[ \t]*#|\[\[(?:[ \t]*\w+)?\s*\Z)")
 
 
 def without_end_of_turn(text: str) -> str:

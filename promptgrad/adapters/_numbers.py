@@ -90,9 +90,8 @@ _LATEX = (
     (late_pattern(r"\\(?:times|cdot)(?![A-Za-z])"), "\N{MULTIPLICATION SIGN}"),
     (late_pattern(r"\\([%$])"), r"\1"),
 )
-_BEFORE_SIGN = late_pattern(
-    r"(?<![\w*])[*_`\"'“”„«»\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+(?=[-+$€£]{0,2}\d)"
-)
+_MARKS = late_pattern(r"[*_`\"'“”„«»\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+")
+_SIGNED = late_pattern(r"[-+$€£]{0,2}\d")
 _UNIT = late_pattern(
     r"(?:°[CFKNESW]?|[€£$¥₹]|[kcmµμn]m|kg|mg|g|lbs?|oz|ml|[Ll]|ms|min|mins|hrs?|h|s|px|pt|[kKMGT]B|[kMG]?Hz|[kM]?Wh?|mph|km/h|"
     rf"(?:{_CODES}))(?![\w])|-[A-Za-z]{2}"
@@ -265,7 +264,7 @@ def last_number(text: str) -> Decimal | None:
     source do not count ("42 (90% sure)", "42 [1]"), and a power has no reading ("2^10").
     """
     text = _tidy(text.translate(_MINUS))
-    text = _DASH_OF_SIGN.sub("-", _BEFORE_SIGN.sub(" ", text))
+    text = _DASH_OF_SIGN.sub("-", _MARKS.sub(_without_marks, text))
     last: Decimal | None = None
     at = 0
     for match in list(_CLUSTER.finditer(text))[-_MOST:]:
@@ -284,6 +283,17 @@ def last_number(text: str) -> Decimal | None:
         last = number.readings[0] if number.readings and not _IS_POWER.search(text[max(0, start - 4) : start]) else None
         at = number.end
     return last
+
+
+def _without_marks(found: re.Match[str]) -> str:
+    """What stays of quotes and signs of bold: before a number a blank, behind a word what belongs to it."""
+    marks, text = found[0], found.string
+    if _SIGNED.match(text, found.end()) is None:
+        return marks
+    for number, before in enumerate(text[found.start() - 1 : found.end() - 1] if found.start() else f" {marks[:-1]}"):
+        if not (before.isalnum() or before in "_*"):
+            return marks[:number] + " "
+    return marks
 
 
 def _number(text: str, match: re.Match[str]) -> Number:

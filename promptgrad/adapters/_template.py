@@ -186,15 +186,12 @@ class TemplateFormat(Format):
         raise unreadable(reply, "parse= found nothing in it", self.signature)
 
     def _matched(self, pattern: re.Pattern[str], reply: str) -> dict[str, str]:
-        found: list[dict[str, str]] = []
-        for match in pattern.finditer(reply):
-            values = {name: body.strip() for name, body in match.groupdict().items() if body is not None}
-            if values not in found:
-                found.append(values)
+        matches = (match.groupdict() for match in pattern.finditer(reply))
+        found = {tuple((name, body.strip()) for name, body in m.items() if body is not None): None for m in matches}
         if len(found) != 1:
             what = f"holds {len(found)} different values" if found else "is not what"
             raise unreadable(reply, f"it {what} the pattern {pattern.pattern!r} looks for", self.signature)
-        return found[0]
+        return dict(next(iter(found)))
 
     def _between(self, reply: str) -> dict[str, str]:
         """What stands between the literal texts of `reply=`, each of which must stand there once."""

@@ -167,7 +167,7 @@ def is_built_in(rule: Rule | None) -> bool:
     return rule is pass_through or rule is split or rule is blame_query or rule is explain_error
 
 
-_QUOTE = late_pattern(r"\"([^\"\n]{4,})\"|“([^”\n]{4,})”|`([^`\n]{4,})`|(?<!\w)'([^'\n]{4,})'(?!\w)")
+_QUOTE = late_pattern(r"\"([^\"\n]{4,})\"|“([^“”\n]{4,})”|`([^`\n]{4,})`|(?<!\w)'([^'\n]{4,})'(?!\w)")
 
 
 def quoted(text: str) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from promptgrad._patterns import late_pattern
 
-_FENCE = late_pattern(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*\n(.*?)^[ \t]*\1[`~]*[ \t]*$", re.MULTILINE | re.DOTALL
-)
+_OPENS = late_pattern(r"[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)")
 _NESTS = frozenset({"markdown", "md"})
 
 
@@ -34,7 +33,7 @@ class Language:
         """
         if "```" not in text and "~~~" not in text:
             return text
-        found = [(match[2].lower(), match[3], match.span()) for match in _FENCE.finditer(text)]
+        found = list(_blocks(text))
         if self.name.lower() in _NESTS:  # fences are a part of it, except for one around the whole
             found = [one for one in found if text.strip() == text[one[2][0] : one[2][1]].strip() and one[0] in _NESTS]
         named = [one for one in found if one[0] and one[0] == self.name.lower()]
@@ -42,6 +41,27 @@ class Language:
         if len(found) > 1:
             raise ValueError(f"it holds {len(found)} blocks of code: give one, without a fence")
         return found[0][1].removesuffix("\n") if found else text
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """The language, the code and the place of each block in fences. Read line by line, in linear time."""
+    lines = text.split("\n")
+    closed: list[dict[str, int]] = [{}]  # by line: the longest fence from there on that closes one, for each sign
+    for line in reversed(lines):
+        bare = line.strip(" \t")
+        size = 0 if bare.strip("`~") else len(bare) - len(bare.lstrip(bare[:1]))
+        closed.append(closed[-1] if size < 3 else {**closed[-1], bare[0]: max(size, closed[-1].get(bare[0], 0))})
+    closed.reverse()
+    at, begun, opens = 0, 0, None
+    for number, line in enumerate(lines):
+        if opens is None:
+            found = _OPENS.match(line)
+            if found and "`" not in line[found.end() :] and closed[number + 1].get(found[1][0], 0) >= len(found[1]):
+                opens, begun = found, at
+        elif (bare := line.strip(" \t")).startswith(opens[1]) and not bare.strip("`~"):
+            yield opens[2].lower(), text[text.index("\n", begun) + 1 : at], (begun, at + len(line))
+            opens = None
+        at += len(line) + 1
 
 
 @dataclass(frozen=True, slots=True)

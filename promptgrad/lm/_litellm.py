@@ -48,7 +48,8 @@ from promptgrad.lm._transport import Transport
 _SECRETS = ("key", "token", "secret", "password", "credential", "auth", "header")
 _NO_KEY = late_pattern(
     r"missing credentials|missing [\w ]*api[ _]key|api_key client option must be set|unable to locate credentials"
-    r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key|api[ _]key is required",
+    r"|default credentials were not found|please (?:set|pass)[^.]{0,40}(?:api[ _]key|token)|no api key"
+    r"|api[ _]key is required",
     re.IGNORECASE,
 )
 _UNSET = late_pattern(r"\b[A-Z]+(?:_[A-Z]+)*_(?:KEY|TOKEN)\b (?:is )?not set")

@@ -24,6 +24,8 @@ _ARGUMENTS = late_pattern(r'"(?:arguments|parameters)"\s*:\s*')
 _DECODER = json.JSONDecoder()
 _CALL = late_pattern(rf"{_OPEN}\s*(\{{.*?\}})\s*(?:{_CLOSE}|\Z)", re.DOTALL)
 
+_CALL_ENDS = late_pattern(rf"\}}\s*(?:{_CLOSE}|\Z)")
+
 
 def tools_of(request: Request) -> list[dict[str, Any]]:
     """The tools that a request declares, as JSON objects; none where it forbids their use."""
@@ -129,8 +131,10 @@ def read_calls(text: str, number: str) -> Content:
         number: What the ids of the calls begin with.
     """
     parts: list[Part] = []
-    at = 0
-    for found in _CALL.finditer(text):
+    at = last = 0
+    for end in _CALL_ENDS.finditer(text):
+        last = end.end()
+    for found in _CALL.finditer(text, 0, last):  # nothing that begins behind the last end is a call
         call = _call(found[1], f"{number}_{len(parts)}")
         if call is None:
             continue  # what cannot be read stays in the text

@@ -72,8 +72,8 @@ _WRAPPED = {
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<|begin_of_box|>": "<|end_of_box|>",
 }
-_RESPONSE_END = late_pattern(r"\s*\[END FINAL RESPONSE\]\s*(?:<\|end\|>)?\Z")
-_BOX = late_pattern(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
+_RESPONSE_END = late_pattern(r"\[END FINAL RESPONSE\]\s*(?:<\|end\|>)?\Z")
+_BOX = "<|begin_of_box|>"
 _LONE_SIGNS = (
     "[/THINK]",
     "[BEGIN FINAL RESPONSE]",
@@ -188,7 +188,7 @@ def split_thinking(
         rest = lone[1]
     rest = rest.strip()
     if thoughts:
-        rest = _BOX.sub(r"\1", _RESPONSE_END.sub("", rest))
+        rest = _unboxed(_RESPONSE_END.sub("", rest).rstrip())
         rest = _TURN.sub("", rest, count=1).lstrip() if _TURN.match(rest) else rest
     opens = next((opens for opens in _WRAPPED if rest.startswith(opens)), "")
     if opens:
@@ -201,6 +201,15 @@ def split_thinking(
         thoughts.append(thought)
     rest = _without_answer_tag(rest, named)
     return "\n\n".join(thought for thought in thoughts if thought), rest
+
+
+def _unboxed(text: str) -> str:
+    """A text without the tokens around parts of it."""
+    made, at = [], 0
+    while (opens := text.find(_BOX, at)) >= 0 and (closes := text.find(_WRAPPED[_BOX], opens)) >= 0:
+        made += [text[at:opens], text[opens + len(_BOX) : closes]]
+        at = closes + len(_WRAPPED[_BOX])
+    return "".join([*made, text[at:]])
 
 
 def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
@@ -337,8 +346,6 @@ def _stands_apart(before: str, after: str) -> bool:
 _ALWAYS_TAG = late_pattern(rf"<(?:\w{{1,20}}:)?({_ALWAYS})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
 _LONGEST_START = 240
 _LONGEST_END = 40
-
-
 _FIRST_SIGNS = frozenset("<[\N{WHITE LEFT-POINTING TRIANGLE}")
 
 
