@@ -18,6 +18,7 @@ from functools import cache, partial
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from promptgrad._patterns import late_pattern
+from promptgrad.adapters._field_names import FieldNames
 from promptgrad.adapters._kinds import (
     MOMENTS,
     bare,
@@ -359,12 +360,12 @@ class _Fields:
     def __init__(self, kind: type) -> None:
         self._kind = kind
         self._fits: dict[str, Fit | None] | None = None
-        self._names: dict[str, list[str]] = {}
+        self._names = FieldNames(())
         self._has_aliases = False
 
     def _prepared(self) -> dict[str, Fit | None]:
         if self._fits is None:
-            fits: dict[str, Fit | None] = {}
+            kinds: dict[str, Any] = {}
             model_fields = getattr(self._kind, "model_fields", None)
             whole, own = own_validators(self._kind)
             if model_fields is not None and not whole:
@@ -372,18 +373,16 @@ class _Fields:
                     alias = field.validation_alias or field.alias
                     self._has_aliases |= alias is not None
                     left_alone = name in own or "*" in own or has_validator(field.metadata)
-                    fits[alias if isinstance(alias, str) else name] = None if left_alone else fitter(field.annotation)
+                    kinds[alias if isinstance(alias, str) else name] = None if left_alone else field.annotation
             elif not whole:
                 hints = get_type_hints(self._kind)
-                known = (
-                    [entry.name for entry in dataclasses.fields(self._kind)]
-                    if dataclasses.is_dataclass(self._kind)
-                    else hints
-                )
-                fits = {name: fitter(hints[name]) for name in known}
-            for name in fits:
-                self._names.setdefault(_key(name), []).append(name)
-            self._fits = fits
+                has_own = dataclasses.is_dataclass(self._kind)
+                known = [entry.name for entry in dataclasses.fields(self._kind)] if has_own else hints
+                kinds = {name: hints[name] for name in known}
+            self._names = FieldNames(
+                kinds, [name for name, kind in kinds.items() if kind is not None and _is_list(kind)]
+            )
+            self._fits = {name: None if kind is None else fitter(kind) for name, kind in kinds.items()}
         return self._fits
 
     def lacks(self, value: Any) -> bool:
@@ -391,16 +390,33 @@ class _Fields:
         if not isinstance(value, dict):
             return False
         fits = self._prepared()
-        there = {_key(key) for key in value if isinstance(key, str)}
-        if fits and not any(_key(name) in there for name in fits):
+        there = {
+            name
+            for key in value
+            if isinstance(key, str)
+            for name in (self._named(key, value), *self._names.all_of(key))
+        }
+        if fits and there.isdisjoint(fits):
             return bool(value)
         model_fields = getattr(self._kind, "model_fields", None)
         if model_fields is None:
             return False
         return any(
-            field.is_required() and not {_key(name), _key(field.alias or name)} & there
+            field.is_required() and there.isdisjoint((name, field.alias or name))
             for name, field in model_fields.items()
         )
+
+    def _is_open(self) -> bool:
+        return bool(getattr(self._kind, "model_config", {}).get("extra") == "allow")
+
+    def _named(self, key: str, value: Mapping[Any, Any]) -> str:
+        """The field that a key of an object stands for; the key itself if it stands for none."""
+        if key in self._prepared():
+            return key
+        near = self._names.all_of(key)
+        if len(near) == 1 and not (self._is_open() and near[0] in value):
+            return near[0]
+        return key if near or self._is_open() or self._has_aliases else self._names.sole(key, value)
 
     def in_order(self, value: Any) -> Any:
         """A named tuple that is written as a list."""
@@ -416,22 +432,18 @@ class _Fields:
         if not isinstance(value, dict):
             return value
         fits = self._prepared()
-        is_open = getattr(self._kind, "model_config", {}).get("extra") == "allow"
         made: dict[Any, Any] = {}
-        for key, item in value.items():
-            name = key
-            if key not in fits and isinstance(key, str):
-                near = self._names.get(_key(key), ())
-                if len(near) == 1 and not (is_open and near[0] in value):
-                    name = near[0]
+        for key, given in value.items():
+            name = self._named(key, value) if isinstance(key, str) else key
+            item = given if name == key else self._names.item_of(name, key, given)
             fit = fits.get(name)
             if name in made and made[name] != item:
                 raise Misfit(f"has the key {name!r} twice")
             made[name] = item if fit is None else _at(name, fit, item)
-        if fits and not (is_open or self._has_aliases) and (reason := stands_for(made, fits)):
+        if fits and not (self._is_open() or self._has_aliases) and (reason := stands_for(made, fits)):
             raise Misfit(reason)
         return made
 
 
-def _key(name: str) -> str:
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+def _is_list(annotation: Any) -> bool:
+    return all(is_list(get_origin(kind) or kind) for kind in members(annotation) if kind is not type(None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any, Literal
 
 import pydantic
@@ -258,6 +260,47 @@ def test_literal_types_in_the_test_are_used() -> None:
 class Twins(pydantic.BaseModel):
     unit_price: int
     Unit_Price: int
+
+
+@dataclasses.dataclass
+class Finding:
+    runs: list[int] = dataclasses.field(default_factory=list)
+    names: list[str] = dataclasses.field(default_factory=list)
+    cause: str = ""
+    to_blame: bool = True
+
+
+@pytest.mark.parametrize(
+    ("reply", "meant"),
+    [
+        ({"run": [1, 2], "cause": "a"}, Finding([1, 2], [], "a")),
+        ({"run": 1, "cause": "a"}, Finding([1], [], "a")),
+        ({"Run": 1, "causes": "a"}, Finding([1], [], "a")),
+        ({"runs": [1], "toBlame": False}, Finding([1], to_blame=False)),
+        ({"runs": [1], "ToBlame": "no"}, Finding([1], to_blame=False)),
+        ({"runs": [1], "to-blame": False}, Finding([1], to_blame=False)),
+        ({"run": [1], "Run": [2]}, None),
+        ({"runs": 1}, None),
+        ({"run": "1 and 2"}, None),
+        ({"name": "Ann, Bob"}, None),
+        ({"causes": ["a", "b"]}, None),
+        ({"toBlame": False, "to_blame": True}, None),
+    ],
+)
+@pytest.mark.parametrize("adapter", [CHAT, JSON])
+def test_keys_in_another_case_or_number_are_those_of_the_only_field_they_may_be(
+    adapter: Adapter, reply: dict[str, Any], meant: Finding | None
+) -> None:
+    signature = Signature("question -> finding: Finding", types={"Finding": Finding})
+    if adapter is JSON:
+        text = json.dumps({"finding": reply})
+    else:
+        text = f"[[ ## finding ## ]]\n{json.dumps(reply)}\n\n[[ ## completed ## ]]"
+    if meant is None:
+        with pytest.raises(ParseError):
+            adapter.parse(signature, text)
+    else:
+        assert adapter.parse(signature, text) == {"finding": meant}
 
 
 def test_a_key_that_may_stand_for_two_fields_stands_for_none() -> None:

@@ -1,0 +1,49 @@
+"""The fields that the keys of an object stand for: `to_blame` for "to blame" and "toBlame", `runs` for "run"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class FieldNames:
+    """Finds the field that a key stands for.
+
+    Args:
+        names: The names of the fields.
+        lists: Those whose values are lists.
+    """
+
+    def __init__(self, names: Iterable[str], lists: Iterable[str] = ()) -> None:
+        self._names = list(names)
+        self._lists = frozenset(lists)
+        self._by_key: dict[str, list[str]] = {}
+        self._by_stem: dict[str, list[str]] = {}
+        for name in self._names:
+            self._by_key.setdefault(_key(name), []).append(name)
+            self._by_stem.setdefault(_stem(name), []).append(name)
+
+    def all_of(self, key: str) -> list[str]:
+        """The fields whose names are the key, apart from case and from signs between words."""
+        return self._by_key.get(_key(key), [])
+
+    def sole(self, key: str, given: Mapping[Any, Any]) -> str:
+        """The field whose name is the key in the other number, if no other key may be it; else the key."""
+        found = self._by_stem.get(_stem(key), []) if len(_stem(key)) > 2 else []
+        keys = [other for other in given if isinstance(other, str) and _stem(other) == _stem(key)]
+        return found[0] if len(found) == len(keys) == 1 else key
+
+    def item_of(self, name: str, key: str, item: Any) -> Any:
+        """The value of a field under a key; one item of a list stands under a key in the singular."""
+        if name in self._lists and _key(name) == f"{_key(key)}s" and isinstance(item, (int, float, dict)):
+            return [item]
+        return item
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def _stem(name: str) -> str:
+    return _key(name).removesuffix("s")
