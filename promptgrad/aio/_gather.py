@@ -284,40 +284,40 @@ async def _each(
 class Semaphore:
     """At most `value` holders at a time, first come first served, from any thread, loop or driven coroutine.
 
+    Attributes:
+        free: Places that nobody holds.
+        waiting: Those who wait for one, in order.
+
+    Args:
+        value: Number of places.
+        lock: What guards both; whoever shares it may take and give places together with what else it guards.
+
     Raises:
         ValueError: `value` is below 1.
     """
 
-    def __init__(self, value: int) -> None:
+    def __init__(self, value: int, lock: "threading.Lock | None" = None) -> None:
         if value < 1:
             raise ValueError(f"a semaphore needs room for at least 1 holder, not {value}")
-        self._free = value
-        self._lock = threading.Lock()
-        self._waiting: deque[Signal[None]] = deque()
-
-    def take(self) -> bool:
-        """Take a place if one is free, without a wait; return whether it was."""
-        with self._lock:
-            if self._free and not self._waiting:
-                self._free -= 1
-                return True
-        return False
+        self.free = value
+        self.waiting: deque[Signal[None]] = deque()
+        self._lock = threading.Lock() if lock is None else lock
 
     async def acquire(self) -> None:
         """Wait for a place."""
         with self._lock:
-            if self._free and not self._waiting:
-                self._free -= 1
+            if self.free and not self.waiting:
+                self.free -= 1
                 return
             turn: Signal[None] = Signal()
-            self._waiting.append(turn)
+            self.waiting.append(turn)
         try:
             await turn
         except BaseException:
             with self._lock:
-                granted = turn not in self._waiting
+                granted = turn not in self.waiting
                 if not granted:
-                    self._waiting.remove(turn)
+                    self.waiting.remove(turn)
             if granted:
                 self.release()
             raise
@@ -325,9 +325,9 @@ class Semaphore:
     def release(self) -> None:
         """Give the place to the first in line."""
         with self._lock:
-            turn = self._waiting.popleft() if self._waiting else None
+            turn = self.waiting.popleft() if self.waiting else None
             if turn is None:
-                self._free += 1
+                self.free += 1
         if turn is not None:
             turn.set(None)
 

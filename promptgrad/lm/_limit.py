@@ -61,38 +61,33 @@ class Limit(Layer):
         self.tokens_per_minute = tokens_per_minute
         limited = requests_per_minute is not None or tokens_per_minute is not None
         self._minute = Minute(requests_per_minute, tokens_per_minute, clock=clock, sleep=sleep) if limited else None
-        self._own = aio.Semaphore(concurrency)
         self._places = places_of(getattr(lm.transport, "endpoint", ""))
+        self._own = aio.Semaphore(concurrency, self._places.lock)
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Free all places: the calls in flight belong to the parent."""
-        self._own = aio.Semaphore(self.concurrency)
         self._places.reset()
+        self._own = aio.Semaphore(self.concurrency, self._places.lock)
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, when it is its turn."""
         own, places = self._own, self._places
-        if not own.take():
-            await own.acquire()
+        level = places.take(own) or await places.enter(own)
+        served: bool | None = None
         try:
-            level = places.take() or await places.acquire()
-            served: bool | None = None
-            try:
-                if self._minute is None:
-                    completion = await self.lm.complete(request)
-                else:
-                    completion = await self._in_its_minute(self._minute, request)
-                served = True
-                return completion
-            except LMError as error:
-                if not error.replayed and isinstance(error, _ANSWERS):
-                    served = not isinstance(error, _TURNED_AWAY)
-                raise
-            finally:
-                places.release(level, served)
+            if self._minute is None:
+                completion = await self.lm.complete(request)
+            else:
+                completion = await self._in_its_minute(self._minute, request)
+            served = True
+            return completion
+        except LMError as error:
+            if not error.replayed and isinstance(error, _ANSWERS):
+                served = not isinstance(error, _TURNED_AWAY)
+            raise
         finally:
-            own.release()
+            places.release(level, served, own)
 
     async def _in_its_minute(self, minute: Minute, request: Request) -> Completion:
         room = request.max_tokens or getattr(self.transport, "options", {}).get("max_tokens") or REPLY_TOKENS

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from weakref import WeakValueDictionary
 
-from promptgrad.aio import Signal
+from promptgrad.aio import Semaphore, Signal
 
 UNKNOWN = 1 << 30
 """The cap of an endpoint that has turned nothing away yet."""
@@ -25,10 +25,13 @@ class Places:
     or were served before. The endpoint turns more than half of them away although it served as many before: the cap is
     halved. It grows by one after some rounds of answers while it is in use, slower after each time that this was too
     much, and faster as long as it is not. Refusals that come at random, whatever the number, leave most of it.
+
+    Attributes:
+        lock: What guards it, and the semaphores of those who ask there: a call takes a place of each at once.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._waiting: deque[Signal[int]] = deque()
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._served = 0  # most that were seen to be served at once
@@ -46,14 +49,29 @@ class Places:
         """Number of requests that wait for a place."""
         return len(self._waiting)
 
-    def take(self) -> int:
-        """Take a place if one is free, without a wait; return how many are taken then, or 0 for none."""
-        with self._lock:
-            return self._take() if self.in_flight < self.cap and not self._waiting else 0
+    def take(self, own: Semaphore) -> int:
+        """Take a place here and one of the caller's own, if both are free, without a wait.
+
+        Returns how many are taken here then, or 0 if one of both is not free.
+        """
+        with self.lock:
+            if not own.free or own.waiting or self._waiting or self.in_flight >= self.cap:
+                return 0
+            own.free -= 1
+            return self._take()
+
+    async def enter(self, own: Semaphore) -> int:
+        """Wait for a place of the caller's own and then for one here; return how many are taken here then."""
+        await own.acquire()
+        try:
+            return await self.acquire()
+        except BaseException:
+            own.release()
+            raise
 
     async def acquire(self) -> int:
         """Wait for a place, first come first served; return how many are taken then, this one included."""
-        with self._lock:
+        with self.lock:
             if self.in_flight < self.cap and not self._waiting:
                 return self._take()
             turn: Signal[int] = Signal()
@@ -61,7 +79,7 @@ class Places:
         try:
             return await turn
         except BaseException:
-            with self._lock:
+            with self.lock:
                 granted = turn not in self._waiting
                 if not granted:
                     self._waiting.remove(turn)
@@ -69,34 +87,48 @@ class Places:
                 self.release(0)
             raise
 
-    def release(self, level: int, served: bool | None = None) -> None:  # noqa: FBT001 - of one place
+    def release(
+        self,
+        level: int,
+        served: bool | None = None,  # noqa: FBT001 - of one place
+        own: Semaphore | None = None,
+    ) -> None:
         """Give a place back.
 
         Args:
             level: What `acquire` returned.
             served: Whether the endpoint worked on the request (True), if only to fail, or turned it away (False); None
                 tells nothing.
+            own: Where the caller gives a place of its own back as well.
         """
-        with self._lock:
+        turn: Signal[None] | None = None
+        with self.lock:
+            in_flight = self.in_flight
             if served:
                 self._recent.append(True)
-                at_once = min(level, self.in_flight)
-                if at_once > self._served:
-                    self._served, self._tries, self._refused = at_once, 0, 0
-                if self.in_flight >= self.cap:  # with fewer in flight nothing is learnt
+                if self._served < level and self._served < in_flight:
+                    self._served, self._tries, self._refused = min(level, in_flight), 0, 0
+                if in_flight >= self.cap:  # with fewer in flight nothing is learnt
                     self._grow()
-            self.in_flight -= 1
+            self.in_flight = in_flight - 1
+            if own is not None:
+                if own.waiting:
+                    turn = own.waiting.popleft()
+                else:
+                    own.free += 1
             if served is False:
                 self.turned_away += 1
                 self._turned += 1
                 self._fall(level)
-            if not self._waiting:
+            if not self._waiting and turn is None:
                 return
             turns: list[tuple[Signal[int], int]] = []
             while self._waiting and self.in_flight < self.cap:
                 turns.append((self._waiting.popleft(), self._take()))
-        for turn, taken in turns:
-            turn.set(taken)
+        for next_turn, taken in turns:
+            next_turn.set(taken)
+        if turn is not None:
+            turn.set(None)
 
     def _take(self) -> int:
         self.in_flight += 1
@@ -139,7 +171,7 @@ class Places:
 
     def reset(self) -> None:
         """Forget the requests in flight: after a fork they belong to the parent."""
-        self._lock = threading.Lock()
+        self.lock._at_fork_reinit()  # type: ignore[attr-defined]  # the same one, which the semaphores know
         self._waiting.clear()
         self.in_flight = 0
 
