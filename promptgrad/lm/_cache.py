@@ -139,20 +139,19 @@ class MemoryStore:
         return True
 
 
-def _is_worth_keeping(completion: Completion) -> bool:
-    return all(map(_is_an_answer, completion.samples)) if completion.more else _is_an_answer(completion)
-
-
 def _weight(completion: Completion) -> int:
     """Bytes of a reply and of its further samples."""
     return weigh(completion.content) + sum([weigh(other.content) for other in completion.more])
 
 
-def _is_an_answer(completion: Completion) -> bool:
+def _is_worth_keeping(completion: Completion) -> bool:
+    """Whether a reply and its further samples were not filtered, did not break off, and hold more than blanks."""
     if completion.finish_reason != "stop" and (completion.is_filtered or completion.is_broken):
         return False
     content = completion.content
-    return bool(content.strip() if isinstance(content, str) else content) or bool(completion.refusal)
+    if not completion.refusal and (not content or (isinstance(content, str) and content.isspace())):
+        return False
+    return not completion.more or all(map(_is_worth_keeping, completion.more))
 
 
 class Cache(Layer):
@@ -218,10 +217,10 @@ class Cache(Layer):
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request, from the cache if it can."""
-        lm = self.lm
-        if lm.traces():
+        lm, known = self.lm, self._known_by  # as which the LM below is known
+        if known.traces():
             return await lm.complete(request)
-        key = request.digest(lm.identity())
+        key = request.digest(known.identity())
         link, trackers = answerer()
         memory = self._memory if link is DIRECT else link.memory(self._memory)
         while True:

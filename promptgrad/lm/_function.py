@@ -67,9 +67,15 @@ class FunctionLM(Transport):
         """It is not known what the function takes beside text."""
 
     async def _send(self, request: Request, key: str) -> Completion:
-        started = perf_counter()
+        started, prefix = perf_counter(), request.prefix
         try:
-            reply: Any = self.fn(request if self._whole else _messages(request))
+            if self._whole:
+                asked: Any = request
+            elif prefix.is_text and is_text(request.tail):
+                asked = prefix.messages + request.tail
+            else:  # the texts of documents are texts as any
+                asked = unmarked(prefix.messages + request.tail)
+            reply: Any = self.fn(asked)
             if reply.__class__ is not str:
                 if inspect.isasyncgen(reply):
                     reply = self._joined(reply, request.listener)
@@ -85,7 +91,7 @@ class FunctionLM(Transport):
                     f"the function of LM {self.name!r} must return a str or a Completion, not {type(reply).__name__}"
                 )
             reply = str(reply)
-        size = len(request.prefix.encoded)
+        size = len(prefix.encoded)
         for message in request.tail:
             content = message.content
             size += len(content) if content.__class__ is str else weigh(content)
@@ -119,14 +125,6 @@ def raise_as_ours(error: Exception, who: str) -> NoReturn:
     except Exception:  # noqa: BLE001 - the error is of foreign code, and so is its `__str__`
         said = ""
     raise LMError(f"{who} raised {type(error).__name__}{said and ': '}{said}") from error
-
-
-def _messages(request: Request) -> tuple[Message, ...]:
-    """The messages of a request; the texts of documents are texts as any."""
-    found = request.prefix.messages + request.tail
-    if request.prefix.is_text and is_text(request.tail):
-        return found
-    return unmarked(found)
 
 
 def _takes_request(fn: Callable[..., Any]) -> bool:

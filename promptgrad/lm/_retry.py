@@ -226,10 +226,11 @@ class Lately:
 
     def answered(self, seconds: float) -> None:
         """Note an answer."""
-        self.answers += 1
         if seconds < QUICK:
             seconds = QUICK
-        self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / 8
+        known = self.seconds
+        self.seconds = known + (seconds - known) / 8 if self.answers else seconds
+        self.answers += 1
 
     def failed(self, *, refused: bool) -> tuple[int, bool]:
         """Note a failure or a refusal: see `Streak.add`. A refusal says nothing of failures; what failed was taken."""

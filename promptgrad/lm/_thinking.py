@@ -158,10 +158,17 @@ def _without_answer_tag(text: str, named: Collection[str]) -> str:
 
 def may_think(text: str) -> bool:
     """Whether a text may hold thoughts; most texts do not, which is found out in 0.3 microseconds."""
+    if text is _bare[0]:
+        return False
     ends = "</" in text or "|>" in text or "[/" in text or _SIGN_END in text or "95>" in text
-    return ends or _SPOKEN in text or "[BEGIN FINAL RESPONSE]" in text or text.lstrip().startswith(_STARTS)
+    if ends or _SPOKEN in text or "[BEGIN FINAL RESPONSE]" in text or text.lstrip().startswith(_STARTS):
+        return True
+    _bare[0] = text
+    return False
 
 
+_bare = [""]
+"""The last text that was found to hold none: a transport looks at a reply, and at once an adapter at the same one."""
 _SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
 _STARTS = (
     *("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought"),

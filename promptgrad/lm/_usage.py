@@ -213,22 +213,25 @@ def _table(rows: list[tuple[str, Usage | None]]) -> str:
 
 
 class HasUsage(Protocol):
-    """What knows what it cost."""
+    """What knows what it cost, and which module it is a call of."""
+
+    @property
+    def module(self) -> str: ...
 
     @property
     def usage(self) -> Usage: ...
 
 
-def attribute(call: HasUsage, module: str) -> None:
+def attribute(call: HasUsage, kind: type) -> None:
     """Say which module made calls that are counted here, for `usage().by_module`. Nothing where nobody asks.
 
     Args:
         call: What the calls belong to; what they cost is looked up only where somebody asks.
-        module: Path of the module.
+        kind: The class of the module, which is named where it has no path.
     """
     for tracker in channel.get()[1]:
         if tracker._parts is not None:
-            tracker.attribute(call.usage, module)
+            tracker.attribute(call.usage, call.module or f"({kind.__name__})")
 
 
 def usage() -> AbstractContextManager[UsageTracker]:

@@ -28,13 +28,11 @@ def note(
         call.error = f"{type(error).__name__}: {error}"  # the exception itself would keep its frames alive
     call.module = path_in_call(module) if node is None else node.path
     remember(call)
-    attribute(call, call.module or f"({type(module).__name__})")
+    attribute(call, type(module))
     if node is None:
         return
     node.lm = lm
-    node.request = request = call.request
-    if request is not None:
-        node.messages = request.messages
+    node.request = call.request
     for completion in [completion for _, completion in call.exchanges] if call.reasked else (call.completion,):
         if completion is None:
             continue
