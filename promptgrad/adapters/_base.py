@@ -119,7 +119,8 @@ class Format:
         Raises:
             ParseError: An output is missing, or its value does not fit; or the model refused, or called tools instead.
         """
-        text = completion.text
+        content = completion.content
+        text: str = content if content.__class__ is str else completion.text
         if completion.refusal:  # also beside a text, which is then no answer or none that the model stands by
             raise unreadable(completion.refusal, "the model refused to answer", self.signature, RefusalError)
         if not text:

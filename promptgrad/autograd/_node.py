@@ -123,7 +123,6 @@ class Node(GradFn):
         kind: "lm", or the kind whose rule (`register_rule`) passes its critiques on: "function", "retriever", ...
         inputs: What was passed, by field; lists and dicts as they were at that moment.
         reads: The parameters it read.
-        messages: What was sent, as the module's `render` shows it.
         request: The messages with their sampling options, by which equal calls are recognised; None for a call without
             an LM.
         reply: What came back, as text, without the model's reasoning.
@@ -144,6 +143,7 @@ class Node(GradFn):
     """
 
     __slots__ = (
+        "_messages",
         "_raw",
         "error",
         "hooks",
@@ -152,7 +152,6 @@ class Node(GradFn):
         "kind",
         "lm",
         "mark",
-        "messages",
         "module_name",
         "order",
         "output_fields",
@@ -192,7 +191,7 @@ class Node(GradFn):
         self._raw: Mapping[str, Any] = {} if inputs is None else inputs
         self.inputs: dict[str, Any] = snapshots(self._raw)
         self.reads: list[Read] = []
-        self.messages: Any = ()
+        self._messages: Any = None
         self.request: Any = None
         self.reply: str | None = None
         self.parts: tuple[Any, ...] = ()
@@ -226,6 +225,18 @@ class Node(GradFn):
     def rank(self) -> tuple[int, int]:
         """Its order, across tapes."""
         return self.tape.began, self.order
+
+    @property
+    def messages(self) -> Any:
+        """What was sent: the messages of the request, unless others are set."""
+        told = self._messages
+        if told is None:
+            return () if self.request is None else self.request.messages
+        return told
+
+    @messages.setter
+    def messages(self, messages: Any) -> None:
+        self._messages = messages
 
     def read(self, parameter: "Parameter", name: str = "") -> Any:
         """The parameter's value, noted as read by this call. `name` is what the module calls it: "instruction"."""
@@ -267,7 +278,7 @@ class Node(GradFn):
         """Let go of everything that was passed, sent and returned."""
         self._raw = {}
         self.inputs, self.outputs = {}, {}
-        self.messages, self.request, self.reply, self.usage = (), None, None, None
+        self._messages = self.request = self.reply = self.usage = None
         self.parts = ()
         self.weight_traces, self.reads = [], []
         self.rule = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,8 @@ class Tape(ReadLog):
         *,
         paths: "Mapping[Parameter, str]" = _NO_PATHS,
     ) -> None:
-        super().__init__()
+        self._reads = {}
+        self._tape = None
         self.inputs = {} if inputs is None else snapshots(inputs)
         self.program = program
         self.paths = paths
@@ -157,9 +158,22 @@ class Tape(ReadLog):
         self._outer: ReadLog | None = None
         self._edges: tuple[Edge, ...] | None = None
 
-    def active(self) -> "_Active":
+    def active(self) -> "Tape":
         """A context manager in which calls are recorded here. An exception that leaves it finishes the tape."""
-        return _Active(self)
+        return self
+
+    def __enter__(self) -> "Tape":
+        sequence.begin()
+        self._outer = _log.get()
+        _log.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _log.set(self._outer)
+        if error is not None:
+            self.finish(error=error)
 
     def node(
         self,
@@ -266,23 +280,3 @@ def paths_in(tapes: "Iterable[Tape | None]") -> "dict[Parameter, str]":
             seen[id(tape.paths)] = None
             found.update({parameter: path for parameter, path in tape.paths.items() if parameter not in found})
     return found
-
-
-class _Active:
-    __slots__ = ("_tape", "_token")
-
-    def __init__(self, tape: Tape) -> None:
-        self._tape = tape
-
-    def __enter__(self) -> Tape:
-        sequence.begin()
-        self._tape._outer = _log.get()
-        self._token: Token[ReadLog | None] = _log.set(self._tape)
-        return self._tape
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        _log.reset(self._token)
-        if error is not None:
-            self._tape.finish(error=error)
