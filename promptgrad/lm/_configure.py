@@ -11,7 +11,7 @@ from promptgrad._habits import refuses
 from promptgrad.errors import NoLMError
 from promptgrad.lm._base import LM
 from promptgrad.lm._resolve import LMLike, resolve
-from promptgrad.lm._settings import Settings, change_default, current, default, lay, lift, overlay
+from promptgrad.lm._settings import Settings, change_default, current, default, lay, lift, open_overlay
 
 
 class _Unset:
@@ -128,7 +128,8 @@ def resolve_lm(call: LMLike | None = None, *modules: LM | None) -> LM:
     """
     if call is not None:
         return call if isinstance(call, LM) else resolve(call)
-    over = overlay()
+    laid = open_overlay()
+    over = None if laid is None else laid.settings
     if over is not None and over.override is not None:
         return over.override
     for lm in modules:

@@ -257,9 +257,9 @@ class Request:
         """
         state = self.prefix._state.copy()
         tail = self.tail
-        if len(tail) == 1 and (content := tail[0].content).__class__ is str:
-            role, content = encode_basestring_ascii(tail[0].role), encode_basestring_ascii(content)
-            text = f'{{"role":{role},"content":{content}}},'
+        said = tail[0] if len(tail) == 1 else None
+        if said is not None and said.role == "user" and (content := said.content).__class__ is str:
+            text = f'{{"role":"user","content":{encode_basestring_ascii(content)}}},'
         else:
             text = json_messages(tail)
         shape = _shapes.get(self.__class__) or _shape(self.__class__)

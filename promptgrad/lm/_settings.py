@@ -67,16 +67,14 @@ class Overlay:
 _overlay: ContextVar[Overlay | None] = ContextVar("promptgrad.settings", default=None)
 _NOTHING = Settings()
 
-
-def overlay() -> Settings | None:
-    """What the open contexts set; None where there is none."""
-    over = _overlay.get()
-    return None if over is None else over.settings
+open_overlay = _overlay.get
+"""What the open contexts set, and what was known of it; None where there is none."""
 
 
 def lay(**changes: Any) -> Token[Overlay | None]:
     """Set some settings over those of the open contexts, until `lift`."""
-    return _overlay.set(Overlay(replace(overlay() or _NOTHING, **changes)))
+    over = _overlay.get()
+    return _overlay.set(Overlay(replace(_NOTHING if over is None else over.settings, **changes)))
 
 
 lift = _overlay.reset
