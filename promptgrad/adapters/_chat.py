@@ -68,6 +68,7 @@ class ChatFormat(Format):
         self.outputs = [
             (name, f"{marker(name)}\n", writer(field), reader(field)) for name, field in signature.outputs.items()
         ]
+        self.holds_texts = all(read is None for _, _, _, read in self.outputs)
         self.names = {name: name for name in signature.outputs}
         lowered = [name.lower() for name in signature.outputs]
         self.names.update(
@@ -124,7 +125,7 @@ class ChatFormat(Format):
         return found
 
     def read(self, reply: str) -> dict[str, Any]:
-        found = self._as_asked(reply)
+        found = asked = self._as_asked(reply)
         if found is None:
             if self.is_announced_as_other(reply):
                 raise unreadable(reply, "its fields may be an example or a draft: give them alone", self.signature)
@@ -134,6 +135,8 @@ class ChatFormat(Format):
                 raise unreadable(reply, str(unclear), self.signature) from None
         if "think" in reply or "THINK" in reply or "<|channel" in reply or "{" in reply:
             found = self._without_thoughts(reply, found)
+        if asked is not None and self.holds_texts:
+            return found
         values: dict[str, Any] = {}
         faults = []
         for name, _, _, read in self.outputs:

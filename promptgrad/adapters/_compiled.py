@@ -68,12 +68,13 @@ class Compiled:
             InputError: An input is missing, or cannot be written.
         """
         content = self._format.user(inputs, remind=self._remind)
-        said = Message("user", content) if content.__class__ is str else message_of("user", content)
-        return self._after_turns(inputs, said) if self._format.aside else (said,)
+        return self._after_turns(inputs, message_of("user", content))
 
     def _after_turns(self, inputs: Mapping[str, Any], said: Message) -> tuple[Message, ...]:
-        """The message of this call behind the earlier turns among its inputs."""
+        """The message of this call behind the earlier turns among its inputs, if there are some."""
         form = self._format
+        if not form.aside:
+            return (said,)
         for name in form.aside:
             if name not in inputs:
                 raise missing_input(name, self.signature)
@@ -98,14 +99,18 @@ class Compiled:
         Raises:
             InputError: An input is missing, or cannot be written.
         """
-        tail = self.request_tail(inputs)
+        form, reader = self._format, self
+        content = form.user(inputs, remind=self._remind)
+        if content.__class__ is str and not form.aside:
+            tail: tuple[Message, ...] = (Message("user", content),)
+        else:
+            tail = self._after_turns(inputs, message_of("user", content))
         if after:
             tail = continued(tail, after)
         if self.response_format is not None:
             options = {"response_format": self.response_format, **options}
         elif held and self.grammar is not None:
             options = {"grammar": self.grammar, **options}
-        form, reader = self._format, self
         if form.is_varied:
             reader = Compiled(
                 self.adapter,

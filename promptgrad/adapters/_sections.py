@@ -102,7 +102,8 @@ class Sections:
                 value = inputs[name]
             except KeyError:
                 raise missing_input(name, self.signature) from None
-            parts += (head, escape(value if write is None else write(value)))
+            text = value if write is None else write(value)
+            parts += (head, escape(text) if "[[" in text else text)
         if note:
             parts.append(note)
         return "".join(parts)
