@@ -240,9 +240,11 @@ class Node(GradFn):
 
     def read(self, parameter: "Parameter", name: str = "") -> Any:
         """The parameter's value, noted as read by this call. `name` is what the module calls it: "instruction"."""
-        read = parameter.read(name)
+        read, tape = parameter.read(name), self.tape
         self.reads.append(read)
-        self.tape.depend(read)
+        tape._reads.setdefault(parameter, read)
+        if tape._outer is not None:
+            tape._outer.depend(read)
         return read.value
 
     def name_of(self, read: Read) -> str:

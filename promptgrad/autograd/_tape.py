@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptgrad.aio import sequence
 from promptgrad.autograd._mode import GRAD, mode
 from promptgrad.autograd._node import AccumulateGrad, GradFn, Node, Read, _tick
-from promptgrad.autograd._values import leaves, snapshot, snapshots
+from promptgrad.autograd._values import CONTAINERS, leaves, snapshot, snapshots
 
 if TYPE_CHECKING:
     from promptgrad.autograd._edges import Edge
@@ -67,7 +67,9 @@ def record_reads() -> Iterator[ReadLog]:
 def current_tape() -> "Tape | None":
     """The tape that records in this context; None where nothing does, or the grad mode forbids it."""
     log = _log.get()
-    return None if log is None or mode.get() != GRAD else _tape_of(log)
+    if log is None or mode.get() != GRAD:
+        return None
+    return log if log.__class__ is Tape else _tape_of(log)
 
 
 def open_tape() -> "Tape | None":
@@ -178,7 +180,6 @@ class Tape(ReadLog):
     def node(
         self,
         path: str,
-        *,
         kind: str = "lm",
         inputs: Mapping[str, Any] | None = None,
         module_name: str = "",
@@ -190,24 +191,14 @@ class Tape(ReadLog):
         if counter is None:
             counter = self._counters.setdefault(path, count())
         nodes = self.nodes
-        node = Node(
-            self,
-            path,
-            next(counter),
-            len(nodes),
-            kind,
-            inputs,
-            module_name,
-            output_fields,
-            replicate,
-        )
+        node = Node(self, path, next(counter), len(nodes), kind, inputs, module_name, output_fields, replicate)
         nodes.append(node)
         return node
 
     def finish(self, output: Any = None, *, error: BaseException | None = None) -> None:
         """End the forward with what it returned or why it failed. Later reads of predictions no longer count."""
         if not self.finished:
-            self.output = snapshot(output)
+            self.output = snapshot(output) if type(output) in CONTAINERS else output
             self.error = error
             self.finished = True
             self._sort()

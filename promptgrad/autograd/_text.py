@@ -228,7 +228,17 @@ def attach(value: V, grad_fn: GradFn | None, *, objects: bool = True) -> V:
     pass objects that nothing else refers to, or leave them alone with `objects=False`. Everything else is returned as
     it is.
     """
-    result: Any = _attach(value, grad_fn, 0 if objects else _NO_OBJECTS)
+    whole: Any = value
+    if type(whole) is not dict or not objects:
+        result: Any = _attach(whole, grad_fn, 0 if objects else _NO_OBJECTS)
+    else:  # the outputs of a call: most of them are texts
+        result = {}
+        for key, item in whole.items():
+            if type(item) is str:
+                result[key] = text = _new(Text, item)
+                text.grad_fn = grad_fn
+            else:
+                result[key] = _attach(item, grad_fn, 1)
     return result  # type: ignore[no-any-return]
 
 

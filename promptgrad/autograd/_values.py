@@ -8,6 +8,8 @@ from promptgrad.autograd._record import fields_of, is_record
 from promptgrad.content import Audio, File, Image
 
 _ATOMS = (str, int, float, bool, type(None), bytes)
+CONTAINERS = frozenset({list, dict, tuple})
+"""What `snapshot` copies."""
 _DEEPEST = 32  # containers nested deeper are kept by reference
 _MOST = 20_000  # leaves of one value that are looked at
 

@@ -15,7 +15,7 @@ from promptgrad.nn._hooks import Hooks
 from promptgrad.nn._members import Members
 from promptgrad.nn._program import enter, program_here
 from promptgrad.nn._recent import remember_output
-from promptgrad.nn._structure import plan_of
+from promptgrad.nn._structure import StructurePlan, Structures, plan_of
 from promptgrad.nn._tool_shape import shape_of
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Calling(Members):
     _arguments: ClassVar[tuple[str, ...] | None] = None
 
     _hooks: Hooks | None
+    _plan: StructurePlan | None
 
     def __init_subclass__(cls, *, in_place: bool = False, one_call: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -192,7 +193,9 @@ class Calling(Members):
         return self._new_tape(args, kwargs) if is_grad_enabled() else None
 
     def _new_tape(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tape | None:
-        plan = plan_of(self)
+        plan = self._plan
+        if plan is None or plan.version != Structures.version:
+            plan = plan_of(self)
         if not plan.takes_gradient():
             return None
         return Tape({**self._named(args), **kwargs} if args else kwargs, self, paths=plan.parameters)

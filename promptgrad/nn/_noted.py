@@ -38,7 +38,9 @@ def note(
             continue
         content = completion.content
         if isinstance(content, str):
-            node.reply, node.parts, node.reasoning = content, (), ""
+            node.reply = content
+            if node.parts:  # of an earlier try
+                node.parts, node.reasoning = (), ""
         else:
             node.reply, node.parts, node.reasoning = completion.text, content, completion.reasoning
         node.usage = completion.usage if node.usage is None else node.usage + completion.usage

@@ -195,7 +195,10 @@ class Predict(Module, in_place=True, one_call=True):
                 completion = compiled.answer(await ask(request) if played is None else played)
                 record.completion = completion
                 try:
-                    outputs = read_reply(self, compiled, completion)
+                    if completion.finish_reason == "stop":
+                        outputs = self._parse(compiled, completion)
+                    else:
+                        outputs = read_reply(self, compiled, completion)
                 except ParseError as error:
                     outputs = await self._ask_again(call, ask, adapter, compiled, record, completion, error)
             outputs = attach(outputs, node)

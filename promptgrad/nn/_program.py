@@ -45,14 +45,7 @@ def begin_node(
     program = tape.program
     path = plan_of(program).paths.get(module) if isinstance(program, Members) else None
     name = type(module).__name__
-    node = tape.node(
-        f"({name})" if path is None else path,
-        kind=kind,
-        inputs=inputs,
-        module_name=name,
-        output_fields=output_fields,
-        replicate=replicate,
-    )
+    node = tape.node(f"({name})" if path is None else path, kind, inputs, name, output_fields, replicate)
     if Hooks.backward_ever:
         node.hooks = tuple(_backward_hooks(module, program, path))
     return node
