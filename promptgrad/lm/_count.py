@@ -13,7 +13,7 @@ MOST = 10**9
 
 def read_count(value: object) -> int | None:
     """Return the number of tokens; None where that cannot be one, so that it is estimated."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST else None
+    return value if type(value) is int and 0 <= value <= MOST else None
 
 
 def counts_of(answer: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -43,8 +43,10 @@ def read_cached(used: object, paid: int) -> int:
     if not isinstance(used, (dict, Mapping)):  # a dict is known faster
         return 0
     details = used.get("prompt_tokens_details")
-    found = details.get("cached_tokens") if isinstance(details, (dict, Mapping)) else None
+    found = details.get("cached_tokens") if details and isinstance(details, (dict, Mapping)) else None
     if found is None:
         found = used.get("prompt_cache_hit_tokens")
-    count = None if found is None else read_count(found)
+        if found is None:
+            return 0
+    count = read_count(found)
     return 0 if count is None else min(count, paid)

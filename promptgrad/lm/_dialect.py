@@ -139,7 +139,7 @@ def read_message(message: Mapping[str, Any]) -> tuple[Content, str]:
         KeyError, TypeError, ValueError: It is not a message of this dialect.
     """
     content = message["text"] if "content" not in message and "text" in message else message.get("content")
-    refusal = _text(message.get("refusal") or "")
+    refusal = _text(refused) if (refused := message.get("refusal")) else ""
     if isinstance(content, str) and message.keys().isdisjoint(_MORE):
         return content, refusal
     parts: list[Part] = [*_read_reasoning(message)]

@@ -200,10 +200,6 @@ class HTTP(Transport):
         return encode_body(self.model, lacks, written_without(whole, lacks) if lacks else whole)[0]
 
     async def _post(self, body: bytes, key: str, size: int, listener: Listener | None) -> Completion:
-        import asyncio
-
-        import aiohttp
-
         started = perf_counter()
         session = (self._sessions and self._sessions.find()) or await self._session()
         headers = {}
@@ -225,8 +221,10 @@ class HTTP(Transport):
                 else:
                     raw = await read_body(response)
             answered = True
-        except (asyncio.TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._lost(error, mark) from None
+        except Exception as error:
+            if (lost := self._lost(error, mark)) is None:
+                raise
+            raise lost from None
         finally:
             traffic.end(answered)
         if response.status != 200:
@@ -238,8 +236,8 @@ class HTTP(Transport):
                 raise billed(self._told_error(raw, response.headers, fault), reply, self._prices)
         return self._read(reply, size, perf_counter() - started)
 
-    def _lost(self, error: Exception, mark: int) -> LMError:
-        """The error of a request that was not answered, or not to its end."""
+    def _lost(self, error: Exception, mark: int) -> LMError | None:
+        """The error of a request that was not answered, or not to its end; None for another error."""
         import asyncio
 
         import aiohttp
@@ -248,6 +246,8 @@ class HTTP(Transport):
             return out_of_time(error, self.base_url, self.timeout, self._traffic.passed_by(mark))
         if isinstance(error, aiohttp.ClientPayloadError):
             return LMReplyError(f"the answer of {self.base_url} was cut: {self._scrub(str(error))}")
+        if not isinstance(error, (aiohttp.ClientError, OSError)):
+            return None
         return unreachable(error, self._endpoint, self._scrub(str(error)))
 
     async def _listen(self, response: aiohttp.ClientResponse, listener: Listener) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
         ValueError: An option is out of its range, or is a secret (which would end up in keys and journals).
     """
     known: dict[str, Any] = {}
+    if not options:
+        return known
     fields_of_it = _shape(cls or Request).defaults
     extra: dict[str, str] = dict(options.get("extra", ()))
     for name, value in options.items():
