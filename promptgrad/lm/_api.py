@@ -139,21 +139,21 @@ class Api:
     async def _raw(
         self, method: str, target: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        import asyncio
-
-        import aiohttp
-
         http = self.http
-        session = await http._session()
+        client, overtime, _ = await http._session()
         authorization = http._authorization()
         headers = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
         mark, answered = http._traffic.begin(), False
         try:
-            async with session.request(method, target, data=body, headers=headers, allow_redirects=False) as response:
-                raw = await read_body(response)
+            with overtime:
+                asked = client.request(method, target, data=body, headers=headers, allow_redirects=False)
+                async with asked as response:
+                    raw = await read_body(response)
             answered = True
-        except (asyncio.TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise http._lost(error, mark) from None
+        except Exception as error:
+            if (lost := http._lost(error, mark)) is None:
+                raise
+            raise lost from None
         finally:
             http._traffic.end(answered)
         if not 200 <= response.status < 300:

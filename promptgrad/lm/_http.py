@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from promptgrad.lm._sessions import Sessions
+    from promptgrad.lm._sessions import LoopSession, Sessions
     from promptgrad.lm._stream import Listener
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -201,7 +201,7 @@ class HTTP(Transport):
 
     async def _post(self, body: bytes, key: str, size: int, listener: Listener | None) -> Completion:
         started = perf_counter()
-        session = (self._sessions and self._sessions.find()) or await self._session()
+        client, overtime, _ = (self._sessions and self._sessions.find()) or await self._session()
         headers = {}
         authorization = self._authorization()
         if authorization:
@@ -211,15 +211,15 @@ class HTTP(Transport):
         if listener is not None:
             headers["Accept"] = EVENTS
         url, reply, traffic = self._endpoint.target, None, self._traffic
-        mark = traffic.begin()
-        answered = False
+        mark, answered = traffic.begin(), False
         try:
-            # awaited by itself: aiohttp's context manager would be a coroutine more for each call in flight
-            async with await session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                if listener is not None and response.status == 200 and response.content_type == EVENTS:
-                    reply = await self._listen(response, listener)
-                else:
-                    raw = await read_body(response)
+            with overtime:
+                # awaited by itself: aiohttp's context manager would be a coroutine more for each call in flight
+                async with await client.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                    if listener is not None and response.status == 200 and response.content_type == EVENTS:
+                        reply = await self._listen(response, listener)
+                    else:
+                        raw = await read_body(response)
             answered = True
         except Exception as error:
             if (lost := self._lost(error, mark)) is None:
@@ -284,7 +284,7 @@ class HTTP(Transport):
         known = found.status or found.kind is not LMStatusError
         return self._status_error(200, raw, headers, found) if known else self._spoilt(raw, fault)
 
-    def _session(self) -> Awaitable[aiohttp.ClientSession]:
+    def _session(self) -> Awaitable[LoopSession]:
         """The session of the running loop."""
         if self._sessions is None:
             self._sessions = self._pool()
@@ -295,7 +295,7 @@ class HTTP(Transport):
 
         headers = {name: secret.reveal() for name, secret in self._headers.items()}
         self._proxy = self._endpoint.proxy()
-        sessions = Sessions(partial(open_session, self._proxy, self.timeout, headers))
+        sessions = Sessions(partial(open_session, self._proxy, self.timeout, headers), self.timeout)
         weakref.finalize(self, sessions.close).atexit = False  # at exit the loops close them
         return sessions
 

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptgrad.lm._fork import keep_forever, reset_after_fork
+from promptgrad.lm._overtime import Overtime
 
 if TYPE_CHECKING:
     import aiohttp
 
 CONNECT = 30.0
 """Most seconds for a connection to be made."""
+
+
+WHOLE = 6
+"""How many times as long as a silence a whole reply may take."""
+
+
+class LoopSession(NamedTuple):
+    """The connections of one loop.
+
+    Attributes:
+        client: The session of aiohttp.
+        overtime: What ends a request that takes too long in all.
+        keeper: What closes the client with the loop.
+    """
+
+    client: aiohttp.ClientSession
+    overtime: Overtime
+    keeper: AsyncGenerator[None]
 
 
 class Sessions:
@@ -22,12 +41,14 @@ class Sessions:
     other runner calls `shutdown_asyncgens`), so a program may start as many loops as it likes.
 
     Args:
-        make: Function that makes a session; it is called on a running loop.
+        make: Function that makes a session of aiohttp; it is called on a running loop.
+        timeout: The longest silence, in seconds.
     """
 
-    def __init__(self, make: Callable[[], aiohttp.ClientSession]) -> None:
+    def __init__(self, make: Callable[[], aiohttp.ClientSession], timeout: float) -> None:
         self._make = make
-        self._open: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}
+        self._seconds = WHOLE * timeout
+        self._open: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         reset_after_fork(self)
 
     def after_fork(self) -> None:
@@ -35,12 +56,12 @@ class Sessions:
         keep_forever(self._open)
         self._open = {}
 
-    def find(self) -> aiohttp.ClientSession | None:
+    def find(self) -> LoopSession | None:
         """The session of the running loop, if there is one."""
         found = self._open.get(asyncio.get_running_loop())
-        return None if found is None or found[0].closed else found[0]
+        return None if found is None or found.client.closed else found
 
-    async def get(self) -> aiohttp.ClientSession:
+    async def get(self) -> LoopSession:
         """Return the session of the running loop; make it, if there is none."""
         found = self.find()
         if found is not None:
@@ -48,27 +69,26 @@ class Sessions:
         loop = asyncio.get_running_loop()
         for other in [known for known in self._open if known.is_closed()]:
             self._open.pop(other, None)
-        session = self._make()
-        keeper = self._close_with_loop(session)
-        self._open[loop] = (session, keeper)
-        await keeper.__anext__()
-        return session
+        client = self._make()
+        made = self._open[loop] = LoopSession(client, Overtime(self._seconds), self._close_with_loop(client))
+        await made.keeper.__anext__()
+        return made
 
     def close(self) -> None:
         """Close every session whose loop still runs, without waiting for foreign loops."""
         while self._open:
-            loop, (_, keeper) = self._open.popitem()
+            loop, session = self._open.popitem()
             if loop.is_running():
-                asyncio.run_coroutine_threadsafe(keeper.aclose(), loop)
+                asyncio.run_coroutine_threadsafe(session.keeper.aclose(), loop)
 
-    async def _close_with_loop(self, session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    async def _close_with_loop(self, client: aiohttp.ClientSession) -> AsyncGenerator[None]:
         try:
             yield
         finally:
             loop = asyncio.get_running_loop()
-            if loop in self._open and self._open[loop][0] is session:  # and not the one that took its place
+            if loop in self._open and self._open[loop].client is client:  # and not the one that took its place
                 del self._open[loop]
-            await session.close()
+            await client.close()
 
 
 def open_session(proxy: str | None, timeout: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
@@ -85,7 +105,7 @@ def open_session(proxy: str | None, timeout: float, headers: Mapping[str, str]) 
     }
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=6 * timeout, sock_connect=min(timeout, CONNECT), sock_read=timeout),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(timeout, CONNECT), sock_read=timeout),
         headers={**fixed, **headers},
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,

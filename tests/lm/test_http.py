@@ -467,14 +467,14 @@ def test_a_session_that_somebody_else_closed_is_replaced_once(server, lm):
     async def calls():
         await lm.complete(Request(Prefix(), (Message("user", "1"),)))
         closed = lm._sessions.find()
-        await closed.close()
+        await closed.client.close()
         await lm.complete(Request(Prefix(), (Message("user", "2"),)))
         made = lm._sessions.find()
         for number in range(3, 6):
             gc.collect()
             await asyncio.sleep(0)
             await lm.complete(Request(Prefix(), (Message("user", str(number)),)))
-        return made is closed, made is lm._sessions.find(), made.closed
+        return made is closed, made is lm._sessions.find(), made.client.closed
 
     assert asyncio.run(calls()) == (False, True, False)
     assert len(server.requests) == 5
