@@ -71,9 +71,7 @@ class ChatFormat(Format):
         self.holds_texts = all(read is None for _, _, _, read in self.outputs)
         self.names = {name: name for name in signature.outputs}
         lowered = [name.lower() for name in signature.outputs]
-        self.names.update(
-            {low: n for low, n in zip(lowered, signature.outputs, strict=True) if lowered.count(low) == 1}
-        )
+        self.names |= {low: n for low, n in zip(lowered, signature.outputs, strict=True) if lowered.count(low) == 1}
         self._loose: list[re.Pattern[str]] | None = None
 
     def system(self, instruction: str) -> str:
@@ -137,8 +135,7 @@ class ChatFormat(Format):
             found = self._without_thoughts(reply, found)
         if asked is not None and self.holds_texts:
             return found
-        values: dict[str, Any] = {}
-        faults = []
+        values, faults = dict[str, Any](), list[str]()
         for name, _, _, read in self.outputs:
             if name not in found:
                 faults.append(f"the field `{name}` is missing")

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from promptgrad._patterns import late_pattern
 from promptgrad.lm._completion import Completion
+from promptgrad.lm._may_think import SPOKEN, may_think
 from promptgrad.lm._parts import Part, ReasoningPart, TextPart
 
 _ALWAYS = r"\w{0,20}think\w{0,20}|chain[_-]of[_-]thought|(?:inner[_-]|internal[_-])?monologue|scratchpad|cot"
@@ -61,9 +62,7 @@ _CHANNEL = "<|channel|>"
 _BODY = "<|message|>"
 _CHANNEL_ENDS = late_pattern(r"<\|(?:end|return|call|start)\|>")
 _LATER_CHANNEL = "<|end|><|start|>assistant<|channel|>"
-_SPOKEN = "assistantfinal"
-"""The same channels where a server drops the special tokens and leaves the words between them."""
-_SPOKEN_WITHOUT_END = late_pattern(r"analysis(?:We|The user|User|Let|I|Need|Just|Okay|They)\b")
+SPOKEN_WITHOUT_END = late_pattern(r"analysis(?:We|The user|User|Let|I|Need|Just|Okay|They)\b")
 _WRAPPED = {
     "<|content|>": "<|end|>",
     "<|message|>": "<|return|>",
@@ -156,27 +155,6 @@ def _without_answer_tag(text: str, named: Collection[str]) -> str:
     return text
 
 
-def may_think(text: str) -> bool:
-    """Whether a text may hold thoughts; most texts do not, which is found out in 0.3 microseconds."""
-    if text is _bare[0]:
-        return False
-    ends = "</" in text or "|>" in text or "[/" in text or _SIGN_END in text or "95>" in text
-    if ends or _SPOKEN in text or "[BEGIN FINAL RESPONSE]" in text or text.lstrip().startswith(_STARTS):
-        return True
-    _bare[0] = text
-    return False
-
-
-_bare = [""]
-"""The last text that was found to hold none: a transport looks at a reply, and at once an adapter at the same one."""
-_SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
-_STARTS = (
-    *("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought"),
-    *("```think", "```thought", "```reason", "Thinking...", "assistant", "Here's my thought", "&lt;think", "/think"),
-    "Here are my reasoning",
-)
-
-
 def split_thinking(
     text: str, named: Collection[str] = (), prompt: str = "", begins: tuple[str, ...] = ()
 ) -> tuple[str | None, str]:
@@ -260,9 +238,9 @@ def _leading(text: str, named: Collection[str], prompt: str) -> tuple[str, str] 
         return _channels(text if text[0] == "<" else _CHANNEL + text)
     if _LATER_CHANNEL in text:  # the prompt began the first one
         return _channels(f"{_CHANNEL}analysis{_BODY}{text}")
-    if text.startswith("analysis") and _SPOKEN in text:
-        return _between(text, len("analysis"), _SPOKEN)
-    if _SPOKEN_WITHOUT_END.match(text):
+    if text.startswith("analysis") and SPOKEN in text:
+        return _between(text, len("analysis"), SPOKEN)
+    if SPOKEN_WITHOUT_END.match(text):
         return text[len("analysis") :].strip(), ""
     return None
 
@@ -303,7 +281,7 @@ def _channels(text: str) -> tuple[str, str]:
 
 def _up_to_a_lone_end(text: str, named: Collection[str], prompt: str) -> tuple[str, str] | None:
     """A thought whose opening tag was in the prompt, and what comes after its end; None where there is no such end."""
-    before, found, after = text.partition(_SPOKEN)
+    before, found, after = text.partition(SPOKEN)
     is_form = before.lstrip()[:1] in ("{", "[", "<")  # which holds it as a part of a value
     if found and after.strip() and not (is_form or {before[-1:], after[:1]} & set("`'\"")):
         return before.strip(), after

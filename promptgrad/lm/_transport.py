@@ -12,9 +12,10 @@ from promptgrad.lm._base import LM
 from promptgrad.lm._channel import DIRECT, ModelCall, answerer
 from promptgrad.lm._codec import canonical_json
 from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._may_think import may_think
 from promptgrad.lm._prices import FREE, Prices, find_media
 from promptgrad.lm._request import Request, normalize_options
-from promptgrad.lm._thinking import may_think, without_thinking
+from promptgrad.lm._thinking import without_thinking
 
 
 class Transport(LM):
