@@ -177,7 +177,12 @@ class ChatFormat(Format):
             if len(found) == len(self.outputs):
                 break
             looser = attempt(self, reply)
-            found = looser if len(looser) > len(found) else found
+            if len(looser) > len(found):
+                if attempt is not _LOOSER[0] and any(
+                    looser.get(name, body) not in body for name, body in found.items()
+                ):
+                    raise Unclear("it holds different values of a field: give the fields once")
+                found = looser
         if len(self.outputs) == 1 and found == {self.first: ""} and self.end not in reply.lower():
             return {} if self.signature.outputs[self.first].is_text else found  # it ends before its answer
         return found
@@ -410,14 +415,9 @@ class ChatFormat(Format):
                 return {}  # an object that was cut or is an example, or sections of other fields
             body = unmarked(body, self.first)
             return {self.first: body} if body else {}
-        found = self._sections(reply)
-        if (
-            self.first not in found
-            and len(parts) > 1
-            and parts[0].strip()
-            and self._key(parts[1]) != self.first.lower()
-        ):
-            found[self.first] = parts[0].strip()
+        found, before = self._sections(reply), parts[0].strip()
+        if self.first not in found and len(parts) > 1 and before and self._key(parts[1]) != self.first.lower():
+            found[self.first] = before
         return found
 
     def _key(self, name: str) -> str:

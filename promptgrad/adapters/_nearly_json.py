@@ -41,7 +41,7 @@ _WORDS = {
 _BARE = late_pattern(r"[^\[\]{},:\"'`\n]+")
 _DOUBT = late_pattern(
     r"[/#*]\s*or\b|\b(?:wait|should be|must be|actually|correct(?:ion|ed)|wrong|incorrect|typo|placeholder|draft|dummy|"
-    r"todo|fixme|instead|change (?:this|to)|replace)\b",
+    r"todo|fixme|instead|change (?:this|to)|replace|not sure|unsure|maybe|perhaps)\b",
     re.IGNORECASE,
 )
 _OPENS = late_pattern(r"[\[{]")
@@ -84,7 +84,7 @@ def loads_nearly(text: str) -> Any:
         raise Odd("it is no object and no list")
     reader = _Reader(text, bare=True)
     value, end = reader.read(0)
-    if _BLANK.match(text, end).end() < len(text):  # type: ignore[union-attr]
+    if reader.blank(end) < len(text):
         raise Odd("something follows")
     return value
 
@@ -198,7 +198,7 @@ class _Reader:
         if self.used > self.left or depth > _DEEPEST:
             raise TooLong("it is too long or too deep to be mended")
         text = self.text
-        at = self._blank(at)
+        at = self.blank(at)
         sign = text[at : at + 1]
         if sign == "{":
             return self._read_object(at + 1, depth)
@@ -217,7 +217,8 @@ class _Reader:
             return bare[0].strip(), bare.end()
         raise Odd("it is not a value")
 
-    def _blank(self, at: int) -> int:
+    def blank(self, at: int) -> int:
+        """Where blanks and comments end."""
         sign = self.text[at : at + 1]
         if sign == " ":  # what stands between most values
             at += 1
@@ -233,7 +234,7 @@ class _Reader:
 
     def _sign(self, at: int) -> str:
         """The next sign that counts."""
-        at = self._blank(at)
+        at = self.blank(at)
         return self.text[at : at + 1]
 
     def _read_text(self, at: int) -> tuple[str, int]:
@@ -248,7 +249,7 @@ class _Reader:
     def _read_list(self, at: int, depth: int) -> tuple[list[Any], int]:
         items: list[Any] = []
         while True:
-            at = self._blank(at)
+            at = self.blank(at)
             if self.text[at : at + 1] == "]":
                 return items, at + 1
             item, at = self.read(at, depth + 1)
@@ -258,7 +259,7 @@ class _Reader:
     def _read_object(self, at: int, depth: int) -> tuple[dict[str, Any], int]:
         pairs: list[tuple[str, Any]] = []
         while True:
-            at = self._blank(at)
+            at = self.blank(at)
             if self.text[at : at + 1] == "}":
                 return self._made(pairs), at + 1
             if at >= len(self.text) and pairs and depth == 0 and self._is_whole(pairs[-1][1]):
@@ -270,7 +271,7 @@ class _Reader:
                 if word is None:
                     raise Odd("it is not a key")
                 key, at = word[0], word.end()
-            at = self._blank(at)
+            at = self.blank(at)
             if self.text[at : at + 1] != ":":
                 raise Odd("a key has no value")
             value, at = self.read(at + 1, depth + 1)
@@ -284,7 +285,7 @@ class _Reader:
         return not isinstance(value, str) or self.text.rstrip()[-1] in "\"'”`"
 
     def _comma(self, at: int, end: str) -> int:
-        at = self._blank(at)
+        at = self.blank(at)
         sign = self.text[at : at + 1]
         if sign == ",":
             if self._sign(at + 1) == ",":

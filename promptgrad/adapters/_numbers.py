@@ -150,6 +150,8 @@ _TURNS = late_pattern(  # words beside a number by which it is not simply the va
     r"und|oder|mehr|weniger|más|moins|più|meno|menos|"
     r"(?:y|e|et|en|i|og|och|ja) (?:medi[oa]|mezz[oa]|demie?|half|pół|halv\w*|meia|meio|puoli)|"
     r"более|менее|больше|меньше|или|половин\w*|"
+    r"nicht|kein\w*|nein|niet|geen|nooit|nem|nie|nej|inte|ikke|não|nunca|jamais|tidak|bukan|değil|degil|deyil|yok|hay\wr|"
+    r"emas|nahin?|janai|aniyo|yanl\w\w|falsch|faux|falso|sbagliato|"
     r"negative|deficit|overdrawn|in the red|short|ish|tb[dc]|max(?:imum)?|minimum|"
     r"percentage points?|each|apiece|ago|early|behind|loss(?:es)?|decreas\w*|declin\w*|drops?|debts?|tops|lower|"
     r"cheaper|down|off|shy|overdraft|googol|"

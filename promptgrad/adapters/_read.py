@@ -288,6 +288,7 @@ _CHANGES = late_pattern(
     r"\w\.(?:append|extend|insert|remove|pop|push|sort|reverse|update|splice|concat|add)\(|\w ?[-+|]= ?\S"
 )
 """Code below a value that makes another of it."""
+_OR = late_pattern(r"\W*or\b", re.IGNORECASE)
 _FENCE_BEFORE = late_pattern(r"```\w*\s*\Z")
 _FENCE_AFTER = late_pattern(r"\A\s*```")
 
@@ -317,7 +318,7 @@ def is_unsaid(text: str, start: int, end: int) -> bool:
         return True
     after = _FENCE_AFTER.sub("", text[end : end + 300])
     same, _, below = after.partition("\n")
-    taken_back = _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below) or _CHANGES.search(below)
+    taken_back = _TAKEN_BACK.search(same) or _TAKEN_BACK.search(below) or _CHANGES.search(below) or _OR.match(below)
     return bool(_UNSAID.search(same.partition(". ")[0]) or taken_back)
 
 

@@ -122,7 +122,8 @@ def stands_for(given: Mapping[str, object], fields: Collection[str]) -> str:
 
 
 def _parts(name: str) -> set[str]:
-    return {word.removesuffix("s") for word in re.split(r"[\W_]+", name.casefold())}
+    words = re.sub(r"(?<=[a-z\d])(?=[A-Z])", "_", name)
+    return {word.removesuffix("s") for word in re.split(r"[\W_]+", words.casefold())}
 
 
 def leaves_out(item: object) -> bool:

@@ -486,6 +486,50 @@ class Chosen(pydantic.BaseModel):
     name: str = pydantic.Field("nobody", validation_alias=pydantic.AliasChoices("name", "user_name"))
 
 
+@pytest.mark.parametrize(
+    "no",
+    [
+        "değil",
+        "degil",
+        "yok",
+        "nem",
+        "tidak",
+        "bukan",
+        "nicht",
+        "nie",
+        "nej",
+        "inte",
+        "não",
+        "deyil",
+        "emas",
+        "nahi",
+        "janai",
+    ],
+)
+def test_no_in_another_language_behind_a_number_is_asked_again(no: str) -> None:
+    assert read(int, section(f"5 {no}")) == "again"
+
+
+def test_an_object_and_sections_that_differ_are_asked_again() -> None:
+    signature = Signature("question -> reasoning, answer: int")
+    differ = '{"reasoning": "a", "answer": 4}\n[[ ## answer ## ]]\n5\n\n[[ ## completed ## ]]'
+    with pytest.raises(ParseError, match="different values of a field"):
+        ChatAdapter().parse(signature, differ)
+    for agree in (differ.replace("4", "5"), '[[ ## answer ## ]]\n{"reasoning": "a", "answer": 5}'):
+        assert ChatAdapter().parse(signature, agree) == {"reasoning": "a", "answer": 5}
+
+
+@pytest.mark.parametrize("said", ["// or 31", "/* or 31 */", "\n// or 31", "// not sure", "# maybe 31\n"])
+def test_a_comment_behind_an_object_that_may_change_it_is_asked_again(said: str) -> None:
+    assert read(Person, section(f'{{"name": "Ann", "age": 30}} {said}')) == "again"
+    assert read(Person, section('{"name": "Ann", "age": 30} // in years')) == Person(name="Ann", age=30)
+
+
+@pytest.mark.parametrize("key", ["isOk", "okNow", "IsOK", "is_ok"])
+def test_a_key_in_camel_case_that_may_stand_for_a_field_is_asked_again(key: str) -> None:
+    assert read(Person, section(f'{{"name": "Ann", "age": 30, "{key}": false}}')) == "again"
+
+
 def test_a_key_that_is_another_name_of_a_field_is_it() -> None:
     assert read(Aliased, section('{"person_name": "A"}')).person_name == "A"
     assert read(Aliased, section('{"name": "A"}')).person_name == "A"
