@@ -14,6 +14,15 @@ def setters(cls: type) -> tuple[Callable[[Any, Any], None], ...]:
     return tuple(cls.__dict__[name].__set__ for name in cls.__dict__["__slots__"])
 
 
+def opened(cls: type) -> Any:
+    """A class laid out as `cls` whose instances can be written; `record.__class__ = cls` closes one.
+
+    So a record is made in a third of the time of an `__init__` that calls a setter for each field.
+    """
+    free = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
+    return type(cls)(cls.__name__, (cls,), {"__slots__": (), "__module__": cls.__module__, **free})
+
+
 def changer(cls: Any, *names: str) -> Callable[..., Any]:
     """A function that copies a record of this very class with other values of some fields, given in this order.
 

@@ -122,7 +122,7 @@ class Compiled:
             )
             if more := {**form.options(inputs), **dict(options.get("extra", ()))}:
                 options = {**options, "extra": tuple(sorted(more.items()))}
-        return reader, (Request(self.prefix, tail, **options) if options else Request(self.prefix, tail))
+        return reader, (Request(self.prefix, tail, **options) if options else Request.bare(self.prefix, tail))
 
     def messages(self, inputs: Mapping[str, Any]) -> tuple[Message, ...]:
         """Every message of this call, exactly as it is sent."""

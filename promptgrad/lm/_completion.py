@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar, NoReturn
 
-from promptgrad._frozen import changer, setters
+from promptgrad._frozen import changer, opened, setters
 from promptgrad._habits import Hinted
 from promptgrad.content import Citation
 from promptgrad.lm._codec import from_plain, to_plain
@@ -100,6 +100,25 @@ class Usage:
     _set_seconds,
     _set_cached_input_tokens,
 ) = setters(Usage)
+
+_OpenUsage = opened(Usage)
+
+
+def make_usage(
+    input_tokens: int, output_tokens: int, usd: float | None, seconds: float, cached_input_tokens: int = 0
+) -> Usage:
+    """The usage of one call."""
+    made = _OpenUsage()
+    made.calls = 1
+    made.input_tokens = input_tokens
+    made.output_tokens = output_tokens
+    made.usd = usd
+    made.cached = 0
+    made.seconds = seconds
+    made.cached_input_tokens = cached_input_tokens
+    made.__class__ = Usage
+    return made  # type: ignore[no-any-return]
+
 
 NO_USAGE = Usage()
 CACHE_HIT = Usage(cached=1)
@@ -294,6 +313,26 @@ class Completion(Hinted):
     _set_answered_by,
     _set_citations,
 ) = setters(Completion)
+
+_OpenCompletion = opened(Completion)
+
+
+def make_completion(
+    content: Content, usage: Usage, model: str, finish_reason: str = "stop", refusal: str = ""
+) -> Completion:
+    """A completion as most come from a model."""
+    made = _OpenCompletion()
+    made.content = content
+    made.usage = usage
+    made.model = model
+    made.finish_reason = finish_reason
+    made.cached = False
+    made.refusal = refusal
+    made.answered_by = ""
+    made.trace = None
+    made.logprobs = made.more = made.citations = ()
+    made.__class__ = Completion
+    return made  # type: ignore[no-any-return]
 
 
 def _is_part(item: object) -> bool:

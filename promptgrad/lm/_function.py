@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from promptgrad import aio
 from promptgrad.errors import LMError, PromptgradError
-from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._completion import Completion, make_completion, make_usage
 from promptgrad.lm._message import Message, is_text, unmarked
 from promptgrad.lm._options import hear
 from promptgrad.lm._parts import weigh
@@ -95,8 +95,8 @@ class FunctionLM(Transport):
         for message in request.tail:
             content = message.content
             size += len(content) if content.__class__ is str else weigh(content)
-        usage = Usage(1, size // 4 + 1, len(reply) // 4 + 1, 0.0, 0, perf_counter() - started)
-        return Completion(reply, usage, self.name)
+        usage = make_usage(size // 4 + 1, len(reply) // 4 + 1, 0.0, perf_counter() - started)
+        return make_completion(reply, usage, self.name)
 
     async def _joined(self, pieces: AsyncGenerator[Any, Any], listener: Listener | None) -> str:
         """The text of an async generator; a listener receives its pieces as they come."""

@@ -17,7 +17,7 @@ from promptgrad.lm._advice import advise, out_of_time, proxy_name, unreachable
 from promptgrad.lm._body import read_body, read_pieces
 from promptgrad.lm._citations import read_citations
 from promptgrad.lm._codec import canonical_json
-from promptgrad.lm._completion import Completion, Usage
+from promptgrad.lm._completion import Completion, make_completion, make_usage
 from promptgrad.lm._count import billed, counts_of, read_cached
 from promptgrad.lm._dialect import in_order, read_logprobs, read_message, read_more
 from promptgrad.lm._endpoint import KEYED, Endpoint
@@ -359,16 +359,13 @@ class HTTP(Transport):
         if got is None:
             got = weigh(content) // 4 + 1 + sum([weigh(other.content) // 4 + 1 for other in more])
         cached = read_cached(reply.get("usage"), paid)
-        return Completion(
-            content,
-            Usage(1, paid, got, cost(self._prices, paid, got, cached), 0, seconds, cached),
-            model if isinstance(model := reply.get("model"), str) else self.model,
-            reason,
-            refusal=refusal,
-            logprobs=logprobs,
-            more=more,
-            citations=citations,
-        )
+        usage = make_usage(paid, got, cost(self._prices, paid, got, cached), seconds, cached)
+        model = name if isinstance(name := reply.get("model"), str) else self.model
+        if logprobs or more or citations:
+            return Completion(
+                content, usage, model, reason, refusal=refusal, logprobs=logprobs, more=more, citations=citations
+            )
+        return make_completion(content, usage, model, reason, refusal)
 
     def _spoilt(self, raw: bytes, fault: str) -> LMReplyError:
         body = self._scrub(raw.decode("utf-8", "replace"))

@@ -10,7 +10,7 @@ from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from promptgrad._frozen import setters
+from promptgrad._frozen import opened, setters
 from promptgrad.lm._codec import inline
 from promptgrad.lm._message import EMPTY_PREFIX, Message, MessageLike, Prefix, json_messages, to_message
 from promptgrad.lm._options import check_request
@@ -43,8 +43,6 @@ def normalize_options(options: Mapping[str, Any], cls: type[Request] | None = No
         ValueError: An option is out of its range, or is a secret (which would end up in keys and journals).
     """
     known: dict[str, Any] = {}
-    if not options:
-        return known
     fields_of_it = _shape(cls or Request).defaults
     extra: dict[str, str] = dict(options.get("extra", ()))
     for name, value in options.items():
@@ -171,6 +169,20 @@ class Request:
         _set_listener(self, listener)
         _set_samples(self, samples)
 
+    @staticmethod
+    def bare(prefix: Prefix, tail: tuple[Message, ...]) -> Request:
+        """`Request(prefix, tail)`, in a third of the time: most calls make a request without options."""
+        made = _OpenRequest()
+        made.prefix = prefix
+        made.tail = tail
+        made.temperature = made.max_tokens = made.top_p = made.seed = made.response_format = None
+        made.grammar = made.listener = None
+        made.stop = made.extra = ()
+        made.replicate = 0
+        made.samples = 1
+        made.__class__ = Request
+        return made  # type: ignore[no-any-return]
+
     @classmethod
     def of(cls, prompt: Prompt = (), **options: Any) -> Request:
         """Make a request from a prompt, from messages, from a prefix or from another request.
@@ -203,6 +215,8 @@ class Request:
             )
         if not tail and not prefix.messages:
             raise ValueError("a request needs at least one message")
+        if not options and cls is Request:
+            return Request.bare(prefix, tail)
         return cls(prefix, tail, **normalize_options(options, cls))
 
     @property
@@ -298,6 +312,8 @@ class Request:
     _set_listener,
     _set_samples,
 ) = setters(Request)
+
+_OpenRequest = opened(Request)
 
 
 class _Shape:

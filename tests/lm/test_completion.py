@@ -1,6 +1,11 @@
+import copy
 import json
+import pickle
 
-from promptgrad.lm import Completion, Usage
+import pytest
+
+from promptgrad.lm import Completion, ToolCall, Usage
+from promptgrad.lm._completion import make_completion, make_usage
 
 
 def test_usages_add_and_an_unknown_price_stays_unknown():
@@ -27,3 +32,27 @@ def test_as_cached_costs_nothing():
     assert cached.cached
     assert cached.usage == Usage(cached=1)
     assert Completion.from_dict(cached.to_dict()) == cached
+
+
+@pytest.mark.parametrize(
+    ("made", "same"),
+    [
+        (make_usage(3, 4, None, 0.5), Usage(1, 3, 4, None, 0, 0.5)),
+        (make_usage(3, 4, 0.25, 0.5, 2), Usage(1, 3, 4, 0.25, 0, 0.5, 2)),
+        (make_completion("a", Usage(1), "m"), Completion("a", Usage(1), "m")),
+        (
+            make_completion("", Usage(1), "m", "length", "no"),
+            Completion("", Usage(1), "m", "length", refusal="no"),
+        ),
+        (make_completion((ToolCall("f", "{}"),), Usage(1), "m"), Completion((ToolCall("f", "{}"),), Usage(1), "m")),
+    ],
+)
+def test_what_is_made_in_each_call_is_a_record_as_any(made, same):
+    assert type(made) is type(same)
+    assert (made, repr(made), made.to_dict()) == (same, repr(same), same.to_dict())
+    assert getattr(made, "trace", None) is None
+    assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == same
+    first = made.__slots__[0]
+    for change in (lambda: setattr(made, first, 1), lambda: delattr(made, first)):
+        with pytest.raises(AttributeError):
+            change()

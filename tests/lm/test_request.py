@@ -157,3 +157,20 @@ def test_the_least_value_of_an_option_is_taken_and_what_is_below_is_not(name, le
     assert Request.of("hi", **{name: least}).options().get(name, 0) == least
     with pytest.raises(ValueError, match=name):
         Request.of("hi", **{name: least - 1})
+
+
+def test_a_bare_request_is_one_without_options():
+    prefix, tail = Prefix(TALK[:2]), (TALK[2],)
+    made, same = Request.bare(prefix, tail), Request(prefix, tail)
+    assert type(made) is Request
+    assert (made, hash(made), repr(made), made.digest("m"), made.listener) == (
+        same,
+        hash(same),
+        repr(same),
+        same.digest("m"),
+        None,
+    )
+    assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == same
+    for change in (lambda: setattr(made, "seed", 1), lambda: delattr(made, "seed")):
+        with pytest.raises(AttributeError):
+            change()
