@@ -22,7 +22,9 @@ _VALUES = 500
 """Most objects and lists beside one another in a text, as each is tried."""
 _DEEPEST = 60
 
-_BLANK = late_pattern(r"(?:\s+|//[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|#[^\n]*(?=\n))*")
+_BLANK = late_pattern(
+    r"(?:\s+|//[^\n]{0,500}(?=\n|\Z)|/\*(?:[^*]|\*(?!/)){0,2000}\*/|#[^\n]{0,500}(?=\n))*"  # none longer is a comment
+)
 _CLOSED_TEXT = {
     '"': late_pattern(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL),
     "'": late_pattern(r"'([^'\\]*(?:\\.[^'\\]*)*)'", re.DOTALL),
@@ -230,6 +232,8 @@ class _Reader:
             return at
         if not found[0].isspace() and _DOUBT.search(found[0]):
             raise Odd("a comment beside a value may change it")
+        if self.text.startswith(("//", "/*"), found.end()):
+            raise Odd("a comment does not end")
         return found.end()
 
     def _sign(self, at: int) -> str:

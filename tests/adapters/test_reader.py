@@ -674,6 +674,14 @@ def test_brackets_that_open_nothing_end_the_search() -> None:
     assert values_in("[a] [1]") == [(4, 7, [1])]
 
 
+@pytest.mark.parametrize("form", ["[1, // {}\n2]", "[1, # {}\n2]", "[1, /* {} */ 2]", "[1, 2] // {}"])
+def test_a_line_of_very_many_characters_is_no_comment(form: str) -> None:
+    """Each place where a value may begin would search it for words that doubt the value."""
+    assert loads_nearly(form.format("a" * 499)) == [1, 2]
+    with pytest.raises(Odd):
+        loads_nearly(form.format("a" * 2_001))
+
+
 @pytest.mark.parametrize("adapter", [CHAT, JSON], ids=["chat", "json"])
 @pytest.mark.parametrize("piece", ["{}", "[] ", '{"y": 1}\n', "[[1]] "])
 def test_very_many_values_are_not_tried_one_by_one(piece: str, adapter: Adapter, monkeypatch: Any) -> None:
