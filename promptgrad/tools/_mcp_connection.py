@@ -73,7 +73,7 @@ class Connection:
             if isinstance(cause, MissingExtraError):
                 raise cause
             fault = "does not speak the protocol" if _is_nonsense(cause) else "cannot be reached or started"
-            why = f"{fault}: {type(cause).__name__}: {_message_of(cause)}"
+            why = f"{fault}: {type(cause).__name__}: {_message_of(cause)}{_advice(self.heard.status)}"
         else:
             cause, why = None, f"did not answer within {seconds:g} seconds"
             self.give_up()
@@ -161,6 +161,12 @@ async def _listed(client: Any) -> list[Any]:
         if cursor is None or len(found) >= _MOST_TOOLS:
             break
     return found[:_MOST_TOOLS]
+
+
+def _advice(status: int) -> str:
+    """What an address answered to the last request, where that was a refusal, which the SDK does not say."""
+    what = ": give its token as auth=" if status in (401, 403) else ""
+    return f"; it answered {status}{what}" if status else ""
 
 
 async def _watch(client: Any, heard: Heard) -> None:

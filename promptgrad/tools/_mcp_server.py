@@ -52,12 +52,14 @@ class Heard:
         errors: The last that a process wrote to stderr.
         fault: What it did, if that ended the connection.
         changed: Whether it said that its list of tools is another one.
+        status: What an address answered to the last request, if that was a refusal; else 0.
     """
 
     def __init__(self) -> None:
         self.errors = ErrorTail()
         self.fault = ""
         self.changed = False
+        self.status = 0
 
     async def __call__(self, message: Any) -> None:
         """Take a notification, as the handler of the SDK's client."""
@@ -157,7 +159,7 @@ class ServerAddress:
             httpx2.AsyncClient(
                 headers={"Accept-Encoding": "identity", **self.headers},
                 auth=_authorizing(self.auth),
-                event_hooks={"response": [partial(_bound, self.max_bytes)]},
+                event_hooks={"response": [partial(_bound, self.max_bytes, heard)]},
                 timeout=httpx2.Timeout(30.0, read=None),  # each call has its own time
                 trust_env=not here,  # no proxy of the environment knows this machine
             ) as http,
@@ -172,10 +174,11 @@ class ServerAddress:
         return f"url={self.label!r}"  # its headers and its query may hold secrets
 
 
-async def _bound(most: int, response: Any) -> None:
+async def _bound(most: int, heard: Heard, response: Any) -> None:
     """Have a body end with an error beyond so many bytes; the events of a stream are bounded one by one, by the SDK."""
     import httpx2
 
+    heard.status = response.status_code if response.status_code >= 400 else 0
     if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
         return
     inner, packed = response.stream, response.headers.get("content-encoding", "identity").lower() != "identity"

@@ -39,7 +39,9 @@ def test_a_token_is_sent_and_shown_to_nobody(tokens):
         assert tools["secret"].run(SECRET) == "the cake is real"
         assert "tool-always" not in repr(server) + repr(tools) + repr(tools["secret"].function)
     for refused in ({}, {"auth": "wrong"}):
-        with pytest.raises(ToolServerError, match="cannot be reached or started") as caught:
+        with pytest.raises(
+            ToolServerError, match=r"cannot be reached .*; it answered 401: give its token as auth="
+        ) as caught:
             pg.Toolset.from_mcp(url=tokens, **refused).open()
         assert "wrong" not in str(caught.value)
 
