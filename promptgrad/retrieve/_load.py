@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from promptgrad.errors import DataError
+from promptgrad.retrieve import _bm25, _dense, _hybrid, _rerank  # noqa: F401 - a kind is known when its file is loaded
 from promptgrad.retrieve._folder import read_folder
 from promptgrad.retrieve._retriever import Retriever, read_member
 

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import bm25s
 import pytest
@@ -34,6 +36,22 @@ def test_what_is_saved_comes_back_and_grows(tmp_path):
     again.save(tmp_path / "rivers")  # over what it was read from
     assert found(retrieve.load(tmp_path / "rivers", verify=False), "flows elbe") == found(index, "flows elbe")
     assert len({name.split("/")[0] for name in files(tmp_path / "rivers")}) == 2  # the old files are gone
+
+
+def test_a_process_that_made_no_index_reads_every_kind(tmp_path):
+    saved(tmp_path / "rivers")
+    retrieve.Hybrid([retrieve.BM25(RIVERS), retrieve.BM25(RIVERS)]).save(tmp_path / "both")
+    code = """
+import sys
+from promptgrad import retrieve
+for folder in sys.argv[1:]:
+    print(retrieve.load(folder).search("flows rome")[0].id)
+print(*sorted(retrieve.Retriever.kinds))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "rivers"), str(tmp_path / "both")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout.splitlines()
+    first = retrieve.BM25(RIVERS).search("flows rome")[0].id
+    assert said == [first, first, "bm25 dense hybrid rerank"]
 
 
 def test_a_large_vocabulary_and_an_empty_index_come_back(tmp_path):
