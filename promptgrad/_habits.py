@@ -1,5 +1,6 @@
 """Arguments and names that users of other libraries write out of habit: an error that names what to write here."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -53,8 +54,6 @@ def refuse(called: str, strange: Iterable[str], habits: Mapping[str, str], known
     Raises:
         TypeError: Always. The message names the replacement of each, or else the nearest argument there is.
     """
-    import difflib
-
     told = []
     for argument in strange:
         near = difflib.get_close_matches(argument, known, 1, 0.75)

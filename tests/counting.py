@@ -1,10 +1,47 @@
 """How much work a function does, counted rather than timed: the same on an idle machine and on a busy one."""
 
 import gc
+import json
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import promptgrad
 from promptgrad import aio
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = str(Path(promptgrad.__file__).parent)
+
+
+def found_alone(module: str) -> Any:
+    """What `main` of a file of tests prints as JSON, in a process of its own.
+
+    What other tests have loaded and left there changes what is counted.
+    """
+    code = f"from {module} import main; main()"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def functions(work: Callable[[], object]) -> int:
+    """How many functions of the package are entered, each turn of a coroutine included."""
+    entered = 0
+
+    def profile(frame, event, argument):
+        nonlocal entered
+        entered += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
+
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return entered
 
 
 def steps(work: Callable[[], object], *, loop: bool = False) -> int:

@@ -95,6 +95,8 @@ assert nn.Predict("question -> answer", lm=lm)(question="What is the capital of 
     loaded = modules_after(code, tmp_path)
     assert third_party(loaded) == []
     assert {"asyncio", "socket", "ssl", "http.client"} & set(loaded) == set(), "no call went over HTTP"
+    layers = {f"promptgrad.lm._{name}" for name in ("cache", "limit", "retry", "samples", "providers", "http")}
+    assert layers & set(loaded) == set(), "they are put around a name"
 
 
 TO_START = """

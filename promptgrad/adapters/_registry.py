@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from functools import cache
 from importlib import import_module
 
@@ -34,8 +35,6 @@ def get_adapter(adapter: str | Adapter) -> Adapter:
         ValueError: There is no adapter of this name.
         TypeError: The argument is neither a name nor an adapter.
     """
-    import difflib
-
     if isinstance(adapter, str):
         if adapter in NAMES:
             return _named(adapter)

@@ -47,11 +47,11 @@ _BLOCK = late_pattern(r"([|>])[-+]?\d?[ \t]*\n(?=[ \t])")
 
 def _without_block(body: str) -> str:
     """A text as it stands in YAML below `|` or `>`, without its indentation."""
-    from textwrap import dedent
-
     sign = _BLOCK.match(body)
     if sign is None:
         return body
+    from textwrap import dedent
+
     text = dedent(body[sign.end() :])
     return text if sign[1] == "|" else re.sub(r"(?<=\S)\n(?=\S)", " ", text)
 

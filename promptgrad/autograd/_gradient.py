@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, overload
 
 from promptgrad.autograd._cluster import THRESHOLD, Cluster, Similarity, clusters_of, support_of
@@ -188,8 +189,6 @@ class Gradient:
         Raises:
             ValueError: `data` is not a gradient, or of another version, or one of its records is malformed.
         """
-        from textwrap import shorten
-
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ValueError(f"not a gradient: expected what Gradient.to_dict() returns, not {shorten(repr(data), 80)}")
         if data.get("version") != VERSION:
@@ -230,8 +229,6 @@ class Gradient:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        from textwrap import shorten
-
         critiques = self.critiques
         by_text: dict[str, list[Critique]] = {}
         for critique in critiques:
@@ -280,8 +277,6 @@ def heaviest(critiques: Sequence[Critique], max_tokens: int) -> list[bool]:
 
 
 def _record(number: int, data: Any) -> Record:
-    from textwrap import shorten
-
     kinds: dict[Any, type[Record]] = {"critique": Critique, "trace": Trace}
     kind = kinds.get(data.get("kind")) if isinstance(data, Mapping) else None
     if kind is None:

@@ -1,6 +1,7 @@
 """One row of data: named fields, some of which are inputs and the others labels."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
@@ -165,8 +166,6 @@ class Example:
         return self._input_keys
 
     def _unknown(self, name: str) -> str:
-        import difflib
-
         near = difflib.get_close_matches(str(name), self._fields, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"no field {name!r}{hint}; the fields are {', '.join(self._fields) or 'none'}"

@@ -90,18 +90,18 @@ def resolve(
         TypeError: `model` is none of these, or is an `LM` and there are further arguments; or an option is not known.
         ValueError: The name is empty, or an argument is out of its range.
     """
-    from promptgrad.lm._cache import Cache
-    from promptgrad.lm._limit import Limit
-    from promptgrad.lm._providers import provider_of
-    from promptgrad.lm._retry import Retry
-    from promptgrad.lm._samples import SamplesInOne
-
     local: dict[str, Any] = {name: value for name, value in locals().items() if name in LM_SETTINGS}
     litellm = isinstance(model, str) and _is_litellms(model, base_url or options.get("api_base"), dialect)
     options = hear("pg.LM", options, LM_SETTINGS | {"mark_prefix"} if litellm else LM_SETTINGS, litellm=litellm)
     given = {name: take(options, name, value, _DEFAULTS.get(name)) for name, value in local.items()}
     if not isinstance(model, str):
         return _other(model, given, options)
+    from promptgrad.lm._cache import Cache
+    from promptgrad.lm._limit import Limit
+    from promptgrad.lm._providers import provider_of
+    from promptgrad.lm._retry import Retry
+    from promptgrad.lm._samples import SamplesInOne
+
     model = model.strip()
     if not model:
         raise ValueError('the name of a language model is empty; it looks like "openai/gpt-4o-mini" or "pocket"')

@@ -1,5 +1,6 @@
 """`Members`: what is in a module, by path."""
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -200,8 +201,6 @@ class Members:
 
 
 def _no_such(what: str, target: str, known: Iterable[str], root: Members) -> str:
-    import difflib
-
     near = difflib.get_close_matches(target, [path for path in known if path], 1)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return f"{type(root).__name__} has no {what} {target!r}{hint}"

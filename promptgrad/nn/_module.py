@@ -5,6 +5,7 @@ Its other parts are in files of their own: how it is walked (`_members.py`), cal
 """
 
 import copy
+import difflib
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -182,8 +183,6 @@ class Module(Calling, Stateful, Hooked):
     if not TYPE_CHECKING:  # otherwise a type checker would see Any for a misspelt attribute
 
         def __getattr__(self, name):
-            import difflib
-
             message = f"{type(self).__name__} has no attribute {name!r}"
             if name.startswith("_"):
                 raise AttributeError(message)

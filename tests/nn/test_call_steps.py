@@ -1,35 +1,16 @@
 """How many functions of the package one call goes through: counted, so that what a call costs stays what it is."""
 
 import json
-import subprocess
 import sys
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 import promptgrad as pg
 from promptgrad import nn
+from tests.counting import found_alone, functions
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = str(Path(pg.__file__).parent)
 REPLY = "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
-
-
-def functions(work):
-    """How many functions of the package are entered, each turn of a coroutine included."""
-    entered = 0
-
-    def profile(frame, event, argument):
-        nonlocal entered
-        entered += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
-
-    sys.setprofile(profile)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return entered
 
 
 def main():
@@ -52,11 +33,7 @@ def main():
 
 @pytest.fixture(scope="module")
 def found():
-    """Counted in a process of its own: what other tests have loaded and left there changes the count."""
-    code = "from tests.nn.test_call_steps import main; main()"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return found_alone(__name__)
 
 
 @pytest.mark.parametrize(("what", "most"), [("recorded", 89), ("unrecorded", 67), ("bare", 71)])

@@ -1,18 +1,15 @@
 """What modules do beside their calls, counted in steps of Python beside those of a plain `Predict`."""
 
 import json
-import subprocess
 import sys
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 import promptgrad as pg
 from promptgrad import nn
-from tests.counting import steps
+from tests.counting import found_alone, steps
 
-ROOT = Path(__file__).resolve().parents[2]
 QA = "question -> answer"
 ANSWER = "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
 
@@ -67,11 +64,7 @@ def main():
 
 @pytest.fixture(scope="module")
 def found():
-    """Counted in a process of its own: what other tests have loaded and left there changes the count."""
-    code = "from tests.nn.test_module_steps import main; main()"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return found_alone(__name__)
 
 
 @pytest.mark.parametrize(
