@@ -1,6 +1,7 @@
 """What takes too long over HTTP ends, by one timer for all calls of a loop."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -86,6 +87,28 @@ def test_a_task_that_somebody_cancels_stays_cancelled():
         return overtime._until
 
     assert asyncio.run(main()) == {}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not count the cancellations of a task")
+def test_its_own_cancellation_is_taken_back_and_no_other():
+    async def main():
+        overtime, never = Overtime(600), asyncio.Event()
+
+        async def late():
+            with pytest.raises(asyncio.TimeoutError):
+                await held(overtime, never)
+            return asyncio.current_task().cancelling()
+
+        ends, both = asyncio.create_task(late()), asyncio.create_task(held(overtime, never))
+        await asyncio.sleep(0)
+        both.cancel()
+        overtime._until = dict.fromkeys(overtime._until, 0.0)
+        overtime._end()
+        with pytest.raises(asyncio.CancelledError):
+            await both
+        return await ends
+
+    assert asyncio.run(main()) == 0
 
 
 def test_a_timer_keeps_nothing_of_the_context_in_which_it_was_set(monkeypatch):
