@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from promptgrad._accepts import Accepts
 from promptgrad.lm._adapted import Adapted
@@ -117,10 +117,16 @@ class Decoder:
         self.grammars: Grammars | None = None
         self._accepts = Accepts(model)
         self._plain = self._accepts.positions and growing_cache(model.config) is not None
+        self._attends = not self._has_states_alone()
 
     def version(self) -> int:
         """Return a number that changes whenever a weight is changed in place."""
         return self._versions.total()
+
+    def _has_states_alone(self) -> bool:
+        """Whether no layer looks back at tokens: each has a state, as those of Mamba have."""
+        layers = DynamicCache(config=self.model.config).layers
+        return bool(layers) and not any(isinstance(layer, CacheLayerMixin) for layer in layers)
 
     def requires_grad(self) -> bool:
         """True if any weight requires a gradient."""
@@ -235,7 +241,8 @@ class Decoder:
     def _step(self, rows: DecodeRows) -> None:
         rows.mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
         rows.positions = rows.positions + 1
-        logits = self._forward(rows.jobs, rows.tokens[:, None], rows.mask, rows.positions[:, None], rows.cache)
+        seen = rows.mask if self._attends else None  # a state has what was read, and takes a mask as that of new tokens
+        logits = self._forward(rows.jobs, rows.tokens[:, None], seen, rows.positions[:, None], rows.cache)
         self._take(rows, logits)
 
     def _forward(
@@ -311,7 +318,7 @@ class Decoder:
             first = int(mask.any(0).int().argmax())
             select(rows.cache, chosen, first)
         else:
-            rows.cache.batch_select_indices(chosen)
+            rows.cache.reorder_cache(chosen)  # recurrent states too, which batch_select_indices passes over
         thinned = DecodeRows([rows.jobs[i] for i in alive], rows.cache, mask[:, first:], rows.positions[chosen])
         thinned.tokens = rows.tokens[chosen]
         return thinned
