@@ -35,9 +35,13 @@ def fingerprint_weights(model: Any) -> str:
 
 
 def fingerprint_layers(model: Any, paths: Iterable[str]) -> str:
-    """The type of the numbers in some layers and a digest of these, as an adapter knows its base; "" of packed ones."""
-    weights = [(path, model.get_submodule(path).weight) for path in sorted(paths)]
-    if not all(weight.is_floating_point() for _, weight in weights):
+    """The type of the numbers in some layers and a digest of these, as an adapter knows its base.
+
+    It is "" where a layer has no matrix of floating numbers: packed ones, or the experts of a mixture in one parameter.
+    """
+    layers = dict(model.named_modules())
+    weights: list[tuple[str, Any]] = [(path, getattr(layers.get(path), "weight", None)) for path in sorted(paths)]
+    if any(weight is None for _, weight in weights) or not all(weight.is_floating_point() for _, weight in weights):
         return ""
     kinds = ",".join(sorted({str(weight.dtype).removeprefix("torch.") for _, weight in weights}))
     return f"{kinds} {_fingerprint(weights)}"
