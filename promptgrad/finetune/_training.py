@@ -68,6 +68,9 @@ class Share:
         return batch if self.ranks == 1 else batch[self.rank :: self.ranks]
 
 
+_FEW = 2**28
+"""Bytes of trained weights of which a copy is no burden; so is a tenth of all weights of a model."""
+
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
 
 WHOLE = Share()
@@ -127,6 +130,10 @@ class Training:
         self._around = around
         self._random = self._random_state()
         self._whole = True
+        own = sum(weight.numel() * weight.element_size() for weight in self.weights.values())
+        every = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        self._few = around is None and own <= max(_FEW, every / 10)
+        self._before: dict[str, Any] = {}
 
     @property
     def done(self) -> bool:
@@ -159,7 +166,7 @@ class Training:
 
         Returns:
             The loss; None if the loss or the gradient is no number. Then the training has `ended`, with a warning, and
-            the weights are those of the step before.
+            the weights are those of the step before, or of before that one if it spoilt them (see `end`).
 
         Raises:
             DataError: It is no number in the first step.
@@ -173,23 +180,64 @@ class Training:
         self._random = self._random_state()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        loss = self._gradient(gradient)
-        if self.share.ranks > 1:
-            loss = add_up(self.weights.values() if self._around is None else (), loss, self._device())
-        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm)))
+        loss, norm = self._loss_and_norm(gradient)
         if not math.isfinite(loss + norm):
-            self.optimizer.zero_grad(set_to_none=True)
             broken = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
-            self.end(broken, batch)
+            self.end(broken, batch, lambda: math.isfinite(sum(self._loss_and_norm(gradient))))
             return None
         with _ctrl_c_waits():
             self._whole = False
+            self._remember()
             self._update()
             self.optimizer.zero_grad(set_to_none=True)
             self.losses.append(loss)
             self._random = self._random_state()
             self._whole = True
         return loss
+
+    def _loss_and_norm(self, gradient: Callable[[], float]) -> tuple[float, float]:
+        """The loss and the norm of its gradient, of all processes; without a gradient left where one is no number."""
+        import torch
+
+        loss = self._gradient(gradient)
+        if self.share.ranks > 1:
+            loss = add_up(self.weights.values() if self._around is None else (), loss, self._device())
+        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(list(self.weights.values()), self.settings.max_norm)))
+        if not math.isfinite(loss + norm):
+            self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def _remember(self) -> None:
+        """Keep the weights of before an update, which may spoil them, where they are few."""
+        if self._few:
+            import torch
+
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    self._before.setdefault(name, torch.empty_like(weight)).copy_(weight)
+
+    def _go_back(self, is_better: Callable[[], bool]) -> bool:
+        """Take the weights of before the last step, if with them there are numbers; returns whether it did."""
+        import torch
+
+        if not self._before:
+            return False
+
+        def swap() -> None:
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    kept = weight.clone()
+                    weight.copy_(self._before[name])
+                    self._before[name] = kept
+
+        swap()
+        self._to_random_state(self._random)
+        if better := is_better():
+            self._before.clear()
+        else:
+            swap()
+        self.optimizer.zero_grad(set_to_none=True)
+        return better
 
     def _gradient(self, gradient: Callable[[], float]) -> float:
         """The loss, whose gradient is computed in smaller parts where it does not fit into memory."""
@@ -322,12 +370,15 @@ class Training:
         if "random.cuda" in tensors and (device := self._device()).type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
-    def end(self, what: str, batch: Sequence[str] = ()) -> None:
-        """End the training before its last step, with a warning; the weights stay those of the step before.
+    def end(self, what: str, batch: Sequence[str] = (), is_better: Callable[[], bool] = lambda: True) -> None:
+        """End the training before its last step, with a warning; the weights are the last ones with which it goes.
+
+        These are the weights of the step before, or those before that step, where they are at hand and are better.
 
         Args:
             what: What is no number in the next step.
             batch: What the samples of the batch are called.
+            is_better: Whether all is a number with the weights that are there when it is called.
 
         Raises:
             DataError: It is no number in the first step.
@@ -338,9 +389,13 @@ class Training:
                 f"{what} in the first step{of}: the weights, or the type of their numbers, cannot be trained as they "
                 "are (dtype='float32' or 'bfloat16' in lm.Local)"
             )
+        left = f"those of step {step}"
+        if self._go_back(is_better):
+            before = "those at the start" if step == 1 else f"those of step {step - 1}"
+            left = f"{before}, as step {step} has spoilt them"
         self.ended = (
-            f"the training ends after {step} steps, as {what} in the next one{of}; the weights are those of step "
-            f"{step}. Try a lower lr than {self.settings.lr:g}, or dtype='float32'"
+            f"the training ends after {step} steps, as {what} in the next one{of}; the weights are {left}. Try a lower "
+            f"lr than {self.settings.lr:g}, or dtype='float32'"
         )
         warnings.warn(self.ended, stacklevel=4)
 

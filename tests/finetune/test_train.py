@@ -97,7 +97,8 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_last_good_weights()
 
     def objective(model: torch.nn.Module, batch: list[Tokens], share: Share) -> float:
         steps.append(1)
-        kept[:] = [weight.clone() for weight in model.parameters()]
+        if len(steps) <= 3:
+            kept[:] = [weight.clone() for weight in model.parameters()]
         return likelihood(model, batch) if len(steps) < 3 else math.nan
 
     says = r"ends after 2 steps, as the loss is nan in the next one \(its batch: sample \d.*lower lr than 0.001"
@@ -109,6 +110,17 @@ def test_a_loss_that_is_no_number_ends_the_training_with_the_last_good_weights()
         next(model.parameters()).fill_(math.nan)
     with pytest.raises(DataError, match="the loss is nan in the first step"):
         train(model, DATA, TuneSettings(None, 9, 1e-3, 4))
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_a_step_that_spoilt_the_weights_is_taken_back(lora: dict[str, Any] | None) -> None:
+    model = fresh() if lora is None else add_lora(copy.deepcopy(lm.pocket().model), lora)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    with pytest.warns(UserWarning, match=r"after 1 steps.*the weights are those at the start, as step 1 has spoilt"):
+        losses = train(model, DATA, TuneSettings(lora, 9, 1e30, 4))
+    assert len(losses) == 1
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+    assert math.isfinite(likelihood(model, DATA[:4]))
 
 
 def test_a_lora_trains_nothing_else() -> None:
