@@ -44,13 +44,60 @@ def _write(path: Path, text: str) -> None:
         raise
 
 
+@contextlib.contextmanager
+def as_os_errors(path: Path) -> Iterator[None]:
+    """Raise what safetensors says of the system, such as of a full disk, as an `OSError` that names the file."""
+    try:
+        yield
+    except Exception as error:  # safetensors has kinds of its own
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write files into, which take their place in another one once all of them are written, or not at all.
+
+    What a process leaves that dies meanwhile is swept by the next one. Files of other names stay.
+    """
+    import shutil
+    import tempfile
+
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}-", suffix=".tmp", dir=path.parent))
+    try:
+        with as_os_errors(path):
+            yield made
+        for file in sorted(made.rglob("*")):
+            if file.is_file():
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+        for file in sorted(made.rglob("*"), reverse=True):  # weights before what says how to read them
+            if file.is_file():
+                place = path / file.relative_to(made)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, place)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def _sweep(path: Path) -> None:
     """Remove what processes left that died while they wrote this file."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)-\w+\.tmp")
     for name in os.listdir(path.parent):
         found = pattern.fullmatch(name)
         if found and not _is_alive(int(found[1])):
-            (path.parent / name).unlink(missing_ok=True)
+            left = path.parent / name
+            if left.is_dir() and not left.is_symlink():
+                import shutil
+
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from promptgrad._files import locked, settle, write_text
+from promptgrad._files import as_os_errors, locked, settle, write_text
 from promptgrad._pipes import not_a_file
 from promptgrad.errors import StateDictError
 from promptgrad.finetune._training import Training, TuneSettings
@@ -151,7 +151,8 @@ class Checkpoint:
             self._found = {**self._found, "file": name}  # so that it asks again when the first process does
             return  # its shares are in the tensors of the first process
         self._sweep()
-        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, str(self.folder / name))
+        with as_os_errors(self.folder / name):
+            save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, str(self.folder / name))
         settle(self.folder / name)
         whole = {"format": FORMAT, "version": VERSION, "about": self._about, "file": name}
         whole |= {"seconds": round(seconds, 3), "state": state}

@@ -109,7 +109,7 @@ class LocalEmbedding(EmbeddingTransport):
             raise MissingExtraError(extra="local", package="torch and transformers") from error
         folder = self._plan.model
         device = pick_device(torch, self.device)
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kind = transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
         noisy = transformers.utils.logging.is_progress_bar_enabled()
         transformers.utils.logging.disable_progress_bar()
@@ -121,7 +121,7 @@ class LocalEmbedding(EmbeddingTransport):
             if noisy:
                 transformers.utils.logging.enable_progress_bar()
         model = model.to(device).eval().requires_grad_(requires_grad=False)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return tokenizer, model, [_step(torch, kind, place, device) for kind, place in self._plan.after]
 
     def __repr__(self) -> str:

@@ -131,6 +131,8 @@ class Local(LocalKnown):
         if max_batch < 1 or (threads is not None and threads < 1):
             raise ValueError("max_batch and threads must be at least 1")
         self._source = str(model) if isinstance(model, (str, os.PathLike)) else None
+        if self._source == "" or (self._source is None and not hasattr(model, "named_parameters")):
+            raise ValueError(f"a local model is a folder, a name, or a model object of transformers, not {model!r}")
         if self._source is not None and _looks_like_path(self._source) and not Path(self._source).is_dir():
             raise ValueError(f"there is no folder {self._source!r} to load a model from{near_folder(self._source)}")
         if quantize and self._source is None:

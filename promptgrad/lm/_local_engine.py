@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256
 """Longest reply where neither the request nor the model sets one."""
 
+_SAID = ("what the system says", "what the user says")
+
 PREFIX_BYTES = 256 * 2**20
 """Memory for keys and values of prompts' beginnings."""
 
@@ -112,6 +114,9 @@ class LocalEngine:
         self._since = 0.0
         self._making = threading.Lock()
         self._unheld: dict[str, bool] = {}
+        self._probed = {False: False, True: False}
+        rows = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
+        self._known_tokens: int | None = rows
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
         self._prefixes: OrderedDict[tuple[Prefix, str], list[int]] = OrderedDict()
         self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
@@ -258,6 +263,11 @@ class LocalEngine:
         """Return the ids of a prompt, up to the start of the reply."""
         text, how = self.written(messages, reply=reply, template=template)
         ids: list[int] = self.tokenizer(text, **how)["input_ids"]
+        if (known := self._known_tokens) is not None and ids and (odd := max(ids)) >= known:
+            raise LMError(
+                f"the tokenizer of local model {self.name!r} is not the model's: it writes token {odd} "
+                f"({self.name_token(odd)!r}), and the model knows {known}"
+            )
         return ids
 
     def written(
@@ -268,6 +278,7 @@ class LocalEngine:
         check_tools(self.name, tokenizer, messages, (template or {}).get("tools", ()))
         if tokenizer.chat_template is None:
             return self._plain_text(messages, reply=reply), {}
+        self._probe(messages)
         lacks = self._habits.lacks
         sent = without_system(tuple(messages)) if "system" in lacks else messages
         plain = template_messages(sent)
@@ -278,6 +289,27 @@ class LocalEngine:
                 return self.written(messages, reply=reply, template=template)
             raise LMError(f"the chat template of local model {self.name!r} refuses the messages: {error}") from error
         return text, {"add_special_tokens": False}
+
+    def _probe(self, messages: Sequence[Message]) -> None:
+        """See once whether the chat template writes the messages that it takes: some leave system messages out.
+
+        Raises:
+            LMError: It leaves out what the user says.
+        """
+        system = any(message.role == "system" for message in messages)
+        if self._probed[system]:
+            return
+        said = [{"role": "user", "content": _SAID[1]}]
+        said = [{"role": "system", "content": _SAID[0]}, *said] if system else said
+        try:
+            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        except Exception:  # noqa: BLE001 - what it refuses, it refuses of the messages too
+            text = "".join(_SAID)
+        if _SAID[1] not in text:
+            raise LMError(f"the chat template of local model {self.name!r} leaves out what the user says")
+        if system and _SAID[0] not in text:
+            self._habits.learn("system messages are not supported", Request(tail=tuple(messages)), self._habits.lacks)
+        self._probed[system] = True
 
     def _plain_text(self, messages: Sequence[Message], *, reply: bool) -> str:
         """Messages as text for a model without a chat template: an encoder reads a single task without roles."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import sys
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import LMError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -83,8 +85,50 @@ def pick_device(torch: Any, asked: Any) -> Any:
 
 
 def pick_dtype(torch: Any, asked: Any, device: Any) -> Any:
-    """The type of a model's numbers: the one that was asked for, else float32 on the CPU, and as saved elsewhere."""
-    return asked or (torch.float32 if str(device) == "cpu" else "auto")
+    """The type of a model's numbers: the one that was asked for, else float32 on the CPU, and as saved elsewhere.
+
+    Raises:
+        LMError: It is no type of numbers that a model can have.
+    """
+    if asked is None:
+        return torch.float32 if str(device) == "cpu" else "auto"
+    found = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
+    if asked == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return asked if asked == "auto" else found
+    raise LMError(f"dtype is 'float32', 'bfloat16', 'float16', or 'auto' for that of the files, not {asked!r}")
+
+
+_OF_ANOTHER_KIND = late_pattern(r"For(?:MaskedLM|\w*Classification|QuestionAnswering|MultipleChoice|NextSentence\w*)$")
+"""Architectures whose weights a causal model may take, and which write no text."""
+
+
+def config_of(transformers: Any, source: str, **more: Any) -> Any:
+    """Read the configuration of a model that writes text. No code in its folder is run, and nobody is asked whether to.
+
+    Raises:
+        LMError: It is a model of another kind, or one that only code of its own can make.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False, **more)
+    except ValueError as error:
+        raise (_own_code(source) if _asks_for_code(error) else error) from error
+    other = [name for name in getattr(config, "architectures", None) or () if _OF_ANOTHER_KIND.search(name)]
+    if other:
+        raise LMError(
+            f"{source!r} holds a {other[0]}, which writes no text: take a causal or a sequence-to-sequence model"
+        )
+    return config
+
+
+def _asks_for_code(error: Exception) -> bool:
+    return "trust_remote_code" in str(error)
+
+
+def _own_code(source: str) -> LMError:
+    return LMError(
+        f"{source!r} needs code of its own to be loaded, and code that comes with weights is not run here: take a "
+        "model that transformers knows, or load it yourself and give the object, lm.Local(model, tokenizer)"
+    )
 
 
 def model_class(transformers: Any, config: Any) -> Any:
@@ -119,10 +163,7 @@ def check_folder(source: str | None, *, weights: bool = True) -> None:
             f"there is no model in {source!r}: a folder of one has config.json, *.safetensors and a tokenizer, and "
             f"{there}{near}"
         )
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise LMError(f"{str(folder / 'config.json')!r} cannot be read: {error}") from error
+    read_json(folder / "config.json")
     if weights and not any(name.endswith(".safetensors") for name in names):
         pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
         why = (
@@ -131,6 +172,47 @@ def check_folder(source: str | None, *, weights: bool = True) -> None:
             else "they were not saved, or not copied with config.json"
         )
         raise LMError(f"there are no weights in {source!r}, which are *.safetensors: {why}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file that came with weights.
+
+    Raises:
+        LMError: It holds none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, and no object")
+    except (ValueError, OSError, RecursionError) as error:
+        raise LMError(f"{str(path)!r} cannot be read: {error}{_pointer(path)}") from error
+    return found
+
+
+def check_weights(folder: Path) -> None:
+    """Say which file of weights in a folder cannot be read.
+
+    Raises:
+        LMError: One is damaged.
+    """
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(str(path), framework="pt"):
+                pass
+        except Exception as error:  # safetensors has kinds of its own
+            raise LMError(
+                f"{str(path)!r} cannot be read: {error}{_pointer(path) or '. It was cut or changed: copy it again'}"
+            ) from error
+
+
+def _pointer(path: Path) -> str:
+    """What is said of a file that only tells where Git keeps the real one; "" of any other."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(24).startswith(b"version https://git-lfs"):
+            return ". It is a pointer of Git LFS, and not the file: git lfs pull fetches it"
+    return ""
 
 
 def load_tokenizer(transformers: Any, lm: Local) -> Any:
@@ -145,8 +227,13 @@ def load_tokenizer(transformers: Any, lm: Local) -> Any:
         raise ValueError("a model object without a folder needs a tokenizer: Local(model, tokenizer)")
     here = is_here(source)
     try:
-        return transformers.AutoTokenizer.from_pretrained(source, local_files_only=here)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=here, trust_remote_code=False)
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
+            raise ValueError("it has no words")
+        return tokenizer
     except Exception as error:  # transformers and tokenizers each have kinds of their own
+        if _asks_for_code(error):
+            raise _own_code(source) from error
         if not Path(source).is_dir():
             raise
         reason = str(error).partition("\n")[0].rstrip(": ")
@@ -166,7 +253,7 @@ def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
     source = lm._source
     device = pick_device(torch, lm.device)
     more: dict[str, Any] = {"local_files_only": is_here(str(source))}
-    config = transformers.AutoConfig.from_pretrained(source, **more)
+    config = config_of(transformers, str(source), **more)
     if lm.quantize:
         more |= _in_four_bits(torch, transformers, device)
     noisy = transformers.utils.logging.is_progress_bar_enabled()
@@ -178,8 +265,13 @@ def load_model(torch: Any, transformers: Any, lm: Local) -> Any:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are told below
             output_loading_info=True,
+            trust_remote_code=False,
             **more,
         )
+    except Exception:
+        if Path(str(source)).is_dir():
+            check_weights(Path(str(source)))
+        raise
     finally:
         if noisy:
             transformers.utils.logging.enable_progress_bar()
@@ -207,7 +299,7 @@ def shape_of(lm: Local) -> Any:
         import transformers
     except ImportError:
         return None  # the first use says so
-    config = transformers.AutoConfig.from_pretrained(lm._source, local_files_only=True)
+    config = config_of(transformers, lm._source, local_files_only=True)
     with torch.device("meta"):
         return model_class(transformers, config).from_config(config)
 

@@ -80,19 +80,21 @@ def plan_of(lm: Local, context: int | None, rows: int | None, prefixes: int) -> 
         import transformers
     except ImportError as error:
         raise MissingExtraError(extra="local", package="torch") from error
-    from promptgrad.lm._local_load import check_folder, is_here, model_class, pick_device, pick_dtype
+    from promptgrad.lm._local_load import check_folder, config_of, is_here, model_class, pick_device, pick_dtype
 
     loaded = lm._model if lm._engine is None else lm._engine.model
     if loaded is None:
         check_folder(lm._source, weights=False)
         device = str(pick_device(torch, lm.device))
         try:
-            config = transformers.AutoConfig.from_pretrained(lm._source, local_files_only=is_here(str(lm._source)))
+            config = config_of(transformers, str(lm._source), local_files_only=is_here(str(lm._source)))
             asked = pick_dtype(torch, lm.dtype, device)
             dtype = (config.dtype or torch.float32) if asked == "auto" else asked
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
             with torch.device("meta"):
                 model = model_class(transformers, config).from_config(config, dtype=dtype)
+        except LMError:
+            raise
         except Exception as error:  # transformers has kinds of its own
             raise LMError(f"cannot plan local model {lm.name!r}: {error}") from error
         weights = _weights(torch, model, quantize=lm.quantize)

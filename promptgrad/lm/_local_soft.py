@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptgrad._files import whole_folder
 from promptgrad.autograd import is_grad_enabled
 from promptgrad.errors import LMError
 from promptgrad.lm._local import Local
@@ -94,10 +95,9 @@ class LocalSoft(LocalLora):
             "num_layers": config.num_hidden_layers,
             "prompt_tuning_init": "RANDOM",
         }
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        save_file({"prompt_embeddings": vectors}, str(place / "adapter_model.safetensors"), metadata={"format": "pt"})
-        (place / "adapter_config.json").write_text(json.dumps(told, indent=2) + "\n")
+        with whole_folder(Path(folder)) as place:
+            save_file({"prompt_embeddings": vectors}, place / "adapter_model.safetensors", metadata={"format": "pt"})
+            (place / "adapter_config.json").write_text(json.dumps(told, indent=2) + "\n")
 
     def _is_trained(self) -> bool:
         return False  # for files of weights: the vectors are in the program's state

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +19,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from promptgrad._files import whole_folder
 from promptgrad.lm._adapted import Adapted
 from promptgrad.lm._fingerprint import fingerprint_layers
+from promptgrad.lm._local_load import check_weights, read_json
 from promptgrad.lm._lora_rows import LoraRows
 
 CONFIG_FILE = "adapter_config.json"
@@ -91,12 +94,10 @@ class Lora(Adapted):
             folder: Where to.
             base: Folder or name of the base.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for path, pair in self.matrices.items():
             for name, side in zip(("lora_A", "lora_B"), pair, strict=True):
                 tensors[f"{_PREFIX}{path}.{name}.weight"] = side.detach().cpu().contiguous()
-        save_file(tensors, str(folder / WEIGHTS_FILE), metadata=about_base(self.rows.model, self.matrices))
         ranks = {path: down.shape[0] for path, (down, _) in self.matrices.items()}
         alphas = {path: self.scales[path] * ranks[path] for path in self.matrices}
         r, alpha = _commonest(ranks.values()), _commonest(alphas.values())
@@ -114,7 +115,9 @@ class Lora(Adapted):
             "fan_in_fan_out": any(_is_transposed(self.rows.model.get_submodule(path)) for path in self.matrices),
             "bias": "none",
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        with whole_folder(folder) as place:
+            save_file(tensors, str(place / WEIGHTS_FILE), metadata=about_base(self.rows.model, self.matrices))
+            (place / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def about_base(model: Any, paths: Iterable[str]) -> dict[str, str]:
@@ -155,9 +158,10 @@ def load_lora(rows: LoraRows, folder: Path) -> Lora:
         ValueError: There is none, it is of a kind that is not known here, or it is not one of this model.
     """
     config = read_config(folder)
+    check_weights(folder)
     sides = _sides(folder, load_file(str(folder / WEIGHTS_FILE)))
     _check_fit(rows.model, folder, {path: _shapes(both) for path, both in sides.items()})
-    _check_base(rows.model, folder, sides)
+    _check_base(rows.model, folder, sides, str(config.get("base_model_name_or_path") or ""))
     pairs, scales = {}, {}
     for path, both in sides.items():
         device = rows.model.get_submodule(path).weight.device
@@ -182,6 +186,7 @@ def check_lora(model: Any, folder: Path) -> None:
         ValueError: There is none, it is of a kind that is not known here, or it is not one of this model.
     """
     read_config(folder)
+    check_weights(folder)
     with safe_open(str(folder / WEIGHTS_FILE), framework="pt") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - it is no mapping
     _check_fit(model, folder, _sides(folder, shapes))
@@ -209,16 +214,61 @@ def _check_fit(model: Any, folder: Path, sides: Mapping[str, Mapping[str, tuple[
         raise ValueError(f"the adapter in {folder} is not one of this model: {what}")
 
 
-def _check_base(model: Any, folder: Path, paths: Iterable[str]) -> None:
-    """Look whether the layers hold the weights that the LoRA was trained on, where its file says which."""
+def _check_base(model: Any, folder: Path, paths: Iterable[str], named: str) -> None:
+    """Look whether the layers hold the weights that the LoRA was trained on, as far as its files say which.
+
+    Args:
+        model: The base.
+        folder: Where the LoRA is.
+        paths: The layers.
+        named: What the LoRA's settings call its base: a folder, or a name of the hub.
+    """
     with safe_open(str(folder / WEIGHTS_FILE), framework="pt") as file:
         there = (file.metadata() or {}).get(BASE, "")
     here = fingerprint_layers(model, paths) if there else ""
-    if there != here and there.split(" ")[0] == here.split(" ")[0]:
+    if there and there.split(" ")[0] == here.split(" ")[0]:
+        if there != here:
+            raise ValueError(
+                f"the adapter in {folder} is not one of this model: it was trained on other weights of the same "
+                f"shapes. Load its own base, or remove {BASE!r} from the metadata of {WEIGHTS_FILE} if this is meant"
+            )
+        return
+    same = _has_weights_of(model, Path(named), paths) if named and Path(named).is_dir() else None
+    if same is False:
         raise ValueError(
-            f"the adapter in {folder} is not one of this model: it was trained on other weights of the same shapes. "
-            f"Load its own base, or remove {BASE!r} from the metadata of {WEIGHTS_FILE} if this is meant"
+            f"the adapter in {folder} is not one of this model: it was trained on {named!r}, whose weights are others "
+            f"of the same shapes. Load that, or take base_model_name_or_path out of {CONFIG_FILE} if this is meant"
         )
+    own = str(getattr(model, "name_or_path", ""))
+    if same is None and named and own and Path(named).name.lower() not in own.lower():
+        warnings.warn(
+            f"the adapter in {folder} says that it was trained on {named!r}, and this is {own!r}: if these are not the "
+            "same weights, its replies are worth nothing",
+            stacklevel=2,
+        )
+
+
+_LOOKED_AT = 8
+"""Layers in which two bases are compared."""
+
+
+def _has_weights_of(model: Any, folder: Path, paths: Iterable[str]) -> bool | None:
+    """Whether some layers of a model are those in the files of a folder; None where they have other names there."""
+    files = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            files.update(dict.fromkeys(file.keys(), path))
+    whole = sorted(paths)
+    for layer in whole[:: max(1, len(whole) // _LOOKED_AT)]:
+        here = model.get_submodule(layer).weight
+        found = files.get(f"{layer}.weight")
+        if found is None or not here.is_floating_point():
+            return None
+        with safe_open(str(found), framework="pt") as file:
+            there = file.get_tensor(f"{layer}.weight")
+        if there.shape != here.shape or not torch.equal(there.to(here.dtype), here.detach().cpu()):
+            return False
+    return True
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -229,7 +279,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise ValueError(f"{folder} holds no adapter: there is no {CONFIG_FILE} with {WEIGHTS_FILE}")
-    config: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text())
+    config = {"lora_alpha": 8, **read_json(folder / CONFIG_FILE)}
+    alphas = [config["lora_alpha"], *(config.get("alpha_pattern") or {}).values()]
+    if not all(isinstance(alpha, (int, float)) for alpha in alphas):
+        raise ValueError(f"{str(folder / CONFIG_FILE)!r} has a lora_alpha that is no number")
     odd = [f"peft_type={config.get('peft_type')!r}"] if config.get("peft_type") != "LORA" else []
     odd += [name for name in ("use_dora", "use_qalora", "layer_replication", "lora_bias") if config.get(name)]
     odd += [f"bias={config['bias']!r}"] if config.get("bias", "none") != "none" else []
@@ -241,7 +294,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"the adapter in {folder} is no plain LoRA ({', '.join(odd)}): merge it into the model with peft, "
             "merge_and_unload(), and load that"
         )
-    return {"lora_alpha": 8, **config}
+    return config
 
 
 def _misfit(model: Any, path: str, both: Mapping[str, tuple[int, ...]]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from promptgrad._files import locked, settle, write_text
+from promptgrad._files import as_os_errors, locked, settle, write_text
 from promptgrad._habits import refuses
 from promptgrad.content import apart, together
 from promptgrad.errors import StateDictError
@@ -304,7 +304,8 @@ def _save_weights(lm: Local, place: Path) -> dict[str, str]:
         return {"kind": "lora"}
     from safetensors.torch import save_model
 
-    save_model(model, str(place / WEIGHTS_FILE))
+    with as_os_errors(place / WEIGHTS_FILE):
+        save_model(model, str(place / WEIGHTS_FILE))
     return {"kind": "full"}
 
 

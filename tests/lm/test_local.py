@@ -311,6 +311,38 @@ def test_a_template_that_refuses(models, tokenizer):
         Local(models["llama"], strict, name="strict")("w1")
 
 
+def test_a_template_that_leaves_system_messages_out(models, tokenizer):
+    """As that of the first Phi-3 did, without an error: instruction and demos would be lost."""
+    quiet = copy.deepcopy(tokenizer)
+    quiet.chat_template = (
+        "<s>{% for m in messages %}{% if m.role == 'user' %}{{ ' user ' + m.content }}"
+        "{% elif m.role == 'assistant' %}{{ ' assistant ' + m.content }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ ' assistant' }}{% endif %}"
+    )
+    lm = Local(models["llama"], quiet, name="leaves system messages out")
+    asked = Request(tail=(Message("system", "w1 w2"), Message("user", "w3")))
+    with pytest.warns(UserWarning, match="system messages go into the first user message"):
+        assert quiet.decode(lm.encode(asked)) == "<s> user w1 w2 w3 assistant"
+    lm.close()
+
+
+def test_a_template_that_leaves_the_user_out(models, tokenizer):
+    still = copy.deepcopy(tokenizer)
+    still.chat_template = "<s> w1"
+    with pytest.raises(LMError, match="leaves out what the user says"):
+        Local(models["llama"], still, name="still")("w1")
+
+
+def test_the_tokenizer_of_another_model(models, tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["w57"])
+    lm = Local(models["llama"], other, name="other")
+    with pytest.raises(LMError, match=r"is not the model's: it writes token 64 \('w57'\), and the model knows 64"):
+        lm("w57")
+    assert lm("w1", max_tokens=2).usage.output_tokens <= 2
+    lm.close()
+
+
 def test_without_a_template_roles_are_written_out(models, tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.chat_template = None
@@ -383,7 +415,7 @@ def test_loading_a_folder(tmp_path, models, tokenizer):
         one.close()
     (folder / "model.safetensors").write_bytes(b"broken")
     assert Local(folder).identity() != before
-    with pytest.raises(LMError, match="cannot load local model 'tiny'"):
+    with pytest.raises(LMError, match=r"tiny/model.safetensors' cannot be read"):
         Local(folder)("w1")
 
 

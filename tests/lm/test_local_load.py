@@ -131,3 +131,84 @@ def test_weights_of_another_model_are_refused_rather_than_made_up(tmp_path, mode
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(LMError, match=names):
             Local(tmp_path)("w1")
+
+
+@pytest.fixture
+def whole(tmp_path, models, tokenizer):
+    """Copies of a good folder, each with some files written anew; None leaves one out."""
+    models["llama"].save_pretrained(tmp_path / "whole")
+    tokenizer.save_pretrained(tmp_path / "whole")
+
+    def made(name, **files):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "whole", folder)
+        for file, data in files.items():
+            place = folder / file.replace("__", ".")
+            place.unlink(missing_ok=True)
+            if data is not None:
+                place.write_bytes(data)
+        return folder
+
+    return made
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 123\n"
+
+
+def test_a_damaged_file_is_named(whole):
+    good = (whole("good") / "model.safetensors").read_bytes()
+    for name, data in (("cut", good[:-100]), ("short", good[:4]), ("empty", b"")):
+        with pytest.raises(LMError, match=rf"{name}/model.safetensors' cannot be read: .* copy it again"):
+            Local(whole(name, model__safetensors=data))("w1")
+    for file in ("model__safetensors", "config__json"):
+        name = file.replace("__", ".")
+        with pytest.raises(LMError, match=rf"{name}' cannot be read: .* pointer of Git LFS, .* git lfs pull"):
+            Local(whole(f"lfs-{file}", **{file: POINTER}))("w1")
+    with pytest.raises(LMError, match=r"config.json' cannot be read: it holds a list, and no object"):
+        Local(whole("list", config__json=b"[]"))("w1")
+
+
+def test_a_folder_without_any_file_of_a_tokenizer(whole, models, tmp_path):
+    """Transformers makes an empty tokenizer of it, without a word."""
+    models["qwen3"].save_pretrained(tmp_path / "bare")
+    with pytest.raises(LMError, match=r"there is no tokenizer in .*bare' that can be loaded"):
+        Local(tmp_path / "bare")("w1")
+
+
+def test_no_code_that_comes_with_weights_is_run_and_nobody_is_asked_whether_to(whole, tmp_path):
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
+    code = f"open({str(tmp_path / 'ran')!r}, 'w')".encode()
+    folder = whole("own", config__json=json.dumps(config).encode(), own__py=code)
+    asks = (
+        "import sys\nfrom promptgrad.lm import Local\n"
+        "for use in (lambda lm: lm('w1'), lambda lm: lm.plan()):\n"
+        "    try:\n        use(Local(sys.argv[1]))\n"
+        "    except Exception as error:\n        print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asks, str(folder)], input="y\ny\ny\n", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("LMError") == done.stdout.count("needs code of its own to be loaded") == 2
+    assert "[y/N]" not in done.stdout
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_writes_no_text(whole):
+    config = json.loads((whole("good") / "config.json").read_text())
+    for kind in ("LlamaForSequenceClassification", "BertForMaskedLM", "LlamaForTokenClassification"):
+        folder = whole(kind, config__json=json.dumps({**config, "architectures": [kind]}).encode())
+        for use in (lambda lm: lm("w1"), lambda lm: lm.plan()):
+            with pytest.raises(LMError, match=f"holds a {kind}, which writes no text"):
+                use(Local(folder))
+
+
+def test_what_is_no_model_and_no_type_of_numbers(whole):
+    for nothing in ("", None, 3):
+        with pytest.raises(ValueError, match=r"a local model is a folder, a name, or a model object"):
+            Local(nothing)
+    folder = whole("good")
+    for odd in ("float33", "int8", 16):
+        for use in (lambda lm: lm("w1"), lambda lm: lm.plan()):
+            with pytest.raises(LMError, match=rf"dtype is 'float32', 'bfloat16', .* not {odd!r}"):
+                use(Local(folder, dtype=odd))
+    assert Local(folder, dtype="torch.bfloat16", max_tokens=2)("w1").text is not None

@@ -251,6 +251,51 @@ def test_a_lora_of_other_weights_of_the_same_shapes_is_refused(lms, models, toke
     assert Local(other.float(), tokenizer).lora("a", tmp_path)("w1").text
 
 
+def test_what_peft_wrote_for_another_base_of_the_same_shapes(models, tokenizer, tmp_path):
+    """Its settings name the base: a folder is compared, and another name is told."""
+    peft = pytest.importorskip("peft")
+    other = copy.deepcopy(models["llama"])
+    with torch.no_grad():
+        other.model.layers[0].mlp.up_proj.weight[3, 5] += 1e-2
+    for name, model in (("one", models["llama"]), ("two", other)):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    model = type(other).from_pretrained(tmp_path / "one")
+    config = peft.LoraConfig(init_lora_weights=False, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads names that transformers has renamed
+        peft.get_peft_model(model, config).save_pretrained(str(tmp_path / "a"))
+    for dtype in ("float32", "bfloat16"):
+        assert Local(tmp_path / "one", dtype=dtype).lora("a", tmp_path / "a")("w1").text
+        with pytest.raises(LMError, match=r"was trained on '.*one', whose weights are others of the same shapes"):
+            Local(tmp_path / "two", dtype=dtype).lora("a", tmp_path / "a")("w1")
+
+    settings = tmp_path / "a" / "adapter_config.json"
+    told = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**told, "base_model_name_or_path": "org/TWO"}))
+    assert Local(tmp_path / "two").lora("a", tmp_path / "a")("w1").text
+    with pytest.warns(UserWarning, match=r"says that it was trained on 'org/TWO', and this is '.*one'"):
+        assert Local(tmp_path / "one").lora("a", tmp_path / "a")("w1").text
+
+
+def test_settings_and_weights_that_cannot_be_read_are_named(lms, tmp_path):
+    lms[1].save_lora(tmp_path)
+    settings, weights = tmp_path / "adapter_config.json", tmp_path / "adapter_model.safetensors"
+    good, told = weights.read_bytes(), json.loads(settings.read_text())
+    weights.write_bytes(good[:-10])
+    with pytest.raises(LMError, match=r"adapter_model.safetensors' cannot be read: .* copy it again"):
+        lms[0].lora("cut", tmp_path)
+    weights.write_bytes(good)
+    for odd, says in (
+        ("{", "adapter_config.json' cannot be read"),
+        ("[]", "it holds a list, and no object"),
+        (json.dumps({**told, "lora_alpha": None}), "has a lora_alpha that is no number"),
+    ):
+        settings.write_text(odd)
+        with pytest.raises(LMError, match=says):
+            lms[0].lora("odd", tmp_path)
+
+
 def test_another_models_lora_is_refused_before_the_base_is_loaded(lms, models, tokenizer, tmp_path):
     from tests.lm.conftest import make_model
 
