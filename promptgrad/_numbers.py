@@ -1,5 +1,6 @@
 """Checks of numeric arguments: what is no number says so by name, before anything is done with it."""
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
@@ -43,3 +44,25 @@ def check_count(name: str, value: Any, least: int = 1, what: str = "") -> Any:
 def optional_count(name: str, value: Any, least: int = 1, what: str = "") -> Any:
     """Check one whole number, or None for no number at all, as `check_count`, and return it."""
     return None if value is None else check_count(name, value, least, what)
+
+
+def check_number(name: str, value: Any, *, least: float | None = None, above: float | None = None) -> Any:
+    """Check one number, which may be infinite and is no NaN, and return it.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        least: The least allowed value.
+        above: What it has to be greater than.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is NaN, or too small.
+    """
+    if not is_number(value):
+        raise TypeError(f"{name} is a number, not {value!r}")
+    if math.isnan(value) or (least is not None and value < least):
+        raise ValueError(f"{name} is a number{'' if least is None else f' of at least {least:g}'}, not {value!r}")
+    if above is not None and not value > above:
+        raise ValueError(f"{name} is a number above {above:g}, not {value!r}")
+    return value

@@ -1,9 +1,11 @@
 """A number that is given as something else is an error that names the argument, at once and everywhere."""
 
+import contextlib
+
 import pytest
 
 import promptgrad as pg
-from promptgrad import data, lm, nn, optim
+from promptgrad import data, finetune, lm, nn, optim
 
 ECHO = lm.FunctionLM(lambda messages: "x", name="x")
 ROWS = [pg.Example(q="a", a="x").with_inputs("q")]
@@ -26,6 +28,16 @@ def trainer(name):
     return make
 
 
+def tuning(way, name):
+    """The program has no weights, which is seen after its arguments are."""
+
+    def tune(model, value):
+        with contextlib.suppress(pg.errors.NoLMError):
+            getattr(finetune, way)(model, ROWS, metric=pg.metrics.exact_match, **{name: value})
+
+    return tune
+
+
 PLACES = {
     "evaluate, concurrency": evaluated,
     "map, n": lambda model, value: model.map(ROWS, n=value),
@@ -40,6 +52,12 @@ PLACES = {
     "Cache, max_entries": lambda model, value: lm.Cache(ECHO, max_entries=value),
     "BootstrapFewShot, max_rounds": lambda model, value: optim.BootstrapFewShot(model.parameters(), max_rounds=value),
     **{f"Trainer, {name}": trainer(name) for name in ("concurrency", "group", "finalists", "synthesize", "seed")},
+    **{
+        f"sft, {name}": tuning("sft", name)
+        for name in ("steps", "batch_size", "max_length", "checkpoint_every", "micro_batch_tokens", "seed")
+    },
+    "dpo, n": tuning("dpo", "n"),
+    **{f"grpo, {name}": tuning("grpo", name) for name in ("inner", "batch_size")},
     "DataLoader, seed": lambda model, value: data.DataLoader(ROWS, seed=value),
 }
 

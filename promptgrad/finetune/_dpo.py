@@ -10,6 +10,7 @@ from typing import Any
 
 from promptgrad import aio, lm
 from promptgrad._habits import refuses
+from promptgrad._numbers import check_count, check_number
 from promptgrad.data import Example
 from promptgrad.errors import DataError
 from promptgrad.finetune._conversation import Conversation, Preference
@@ -18,6 +19,7 @@ from promptgrad.finetune._habits import TUNE_HABITS
 from promptgrad.finetune._kept_runs import about_runs, once
 from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._preference import Preferences, acollect_preferences
+from promptgrad.finetune._sample import listed
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import Objective
 from promptgrad.finetune._training import WHOLE, Share
@@ -133,10 +135,10 @@ async def adpo(
         max_norm=max_norm,
         fsdp=fsdp,
     )
-    if not beta > 0:
-        raise ValueError(f"beta must be above 0, not {beta!r}")
+    check_number("beta", beta, above=0)
+    check_count("n", n)
     trained = local_lms(program, lora)
-    given: list[Any] = list(data)
+    given = listed(data)
     if isinstance(data, Preferences):
         pairs = data
     elif given and all(isinstance(item, Preference) for item in given):

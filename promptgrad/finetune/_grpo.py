@@ -24,7 +24,7 @@ from promptgrad.finetune._local_lms import LORA, local_lms
 from promptgrad.finetune._place import moved
 from promptgrad.finetune._policy import Policy, PolicyOptions
 from promptgrad.finetune._rollouts import Rollouts, graded
-from promptgrad.finetune._sample import arollouts
+from promptgrad.finetune._sample import arollouts, listed
 from promptgrad.finetune._train import _batches
 from promptgrad.finetune._training import TuneSettings
 from promptgrad.finetune._tune import TuneOptions, TuneResult, _settings
@@ -152,7 +152,7 @@ async def agrpo(
     if isinstance(lora, Mapping) and lora.get("dropout"):
         raise ValueError("the ratio is to the policy that sampled, without dropout: leave dropout= out of lora=")
     trained = local_lms(program, lora)
-    examples = list(trainset)
+    examples = listed(trainset)
     if not examples:
         raise DataError("there are no examples to learn from: the data is empty")
     if runs is None:

@@ -40,6 +40,7 @@ def local_lms(program: Module, lora: Mapping[str, Any] | str | None = LORA) -> P
 
     Raises:
         NoLMError: There is no local model, there are several that share no weights, or no LoRA has that name.
+        TypeError: It is no program.
         ValueError: Options are given for a LoRA that is made already.
     """
     found = _found(program)
@@ -65,6 +66,8 @@ def local_lms(program: Module, lora: Mapping[str, Any] | str | None = LORA) -> P
 
 
 def _found(program: Module) -> list[tuple[lm.Local, tuple[str, ...]]]:
+    if not isinstance(program, Module):
+        raise TypeError(f"a program is a Module, such as nn.Predict or a class of your own, not {program!r}")
     found: dict[int, tuple[lm.Local, list[str]]] = {}
     for path, module in program.named_modules():
         if isinstance(module, Predict):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from promptgrad import lm, run
+from promptgrad._numbers import check_count, check_number
 from promptgrad.data import Example
 from promptgrad.errors import JournalError
 from promptgrad.finetune._memory import apart, autocast, checkpointed, masters
@@ -48,14 +49,11 @@ class PolicyOptions:
     format_penalty: float
 
     def __post_init__(self) -> None:
-        if self.n < 2:
-            raise ValueError(f"a group needs two runs of an example: n must be at least 2, not {self.n!r}")
-        if self.inner < 1:
-            raise ValueError(f"inner must be at least 1, not {self.inner!r}")
-        for name in ("temperature", "kl", "format_penalty"):
-            value = getattr(self, name)
-            if not value >= 0 or (name == "temperature" and not value):
-                raise ValueError(f"{name} must be {'above' if name == 'temperature' else 'at least'} 0, not {value!r}")
+        check_count("n", self.n, 2, "a number of runs of an example, of which a group needs two,")
+        check_count("inner", self.inner)
+        check_number("temperature", self.temperature, above=0)
+        check_number("kl", self.kl, least=0)
+        check_number("format_penalty", self.format_penalty, least=0)
         if not all(bound > 0 for bound in self.bounds) or self.bounds[0] > 1:
             raise ValueError(
                 f"clip is a bound above 0, or one below 1 and one above it such as (0.2, 0.28), not {self.clip!r}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from promptgrad import aio, lm
+from promptgrad._numbers import check_count
 from promptgrad.autograd import LossRow, Node
 from promptgrad.data import Example
 from promptgrad.finetune._conversation import Preference
@@ -84,8 +85,7 @@ async def acollect_preferences(
         MetricError: The metric failed on every run.
         ValueError: `n` is below 2.
     """
-    if n < 2:
-        raise ValueError(f"a pair needs two runs of an example: n must be at least 2, not {n!r}")
+    check_count("n", n, 2, "a number of runs of an example, of which a pair needs two,")
     rows = await arollouts(program, data, metric, n, concurrency=concurrency, progress=progress)
     of_example = [rows[start : start + n] for start in range(0, len(rows), n)]
     made: dict[Preference, None] = {}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from promptgrad import aio, lm
+from promptgrad._numbers import check_number
 from promptgrad.adapters import Adapter, get_adapter
 from promptgrad.autograd import LossRow, Node, enable_grad
 from promptgrad.data import Example
 from promptgrad.errors import DataError, InputError, ParseError
-from promptgrad.finetune._conversation import Conversation
+from promptgrad.finetune._conversation import Conversation, Preference
 from promptgrad.finetune._records import Records
 from promptgrad.nn import MetricLoss, Module, Predict
 
@@ -59,6 +61,28 @@ class Collected(Records[Conversation]):
         return f"Collected({len(self.samples)} samples of {self.right} of {self.runs} runs, {self.errors} errors{lost})"
 
 
+def listed(data: Any, what: str = "examples") -> list[Any]:
+    """The items of the data of a training, all of one kind.
+
+    Raises:
+        TypeError: It is no collection, or a path or a single example.
+        DataError: It holds records and examples.
+    """
+    if isinstance(data, (str, bytes, os.PathLike, Mapping, Example)) or not isinstance(data, Iterable):
+        read = (
+            ": read the file first, promptgrad.data.read_jsonl(path) or finetune.load_conversations(path)"
+            if isinstance(data, (str, os.PathLike))
+            else ""
+        )
+        raise TypeError(f"the data of a training is a collection of {what}, not {data!r:.80}{read}")
+    items = list(data)
+    records = {type(item).__name__ for item in items if isinstance(item, (Conversation, Preference))}
+    if (records and not all(type(item).__name__ in records for item in items)) or len(records) > 1:
+        kinds = sorted({type(item).__name__ for item in items})
+        raise DataError(f"the data of a training are all of one kind, and these are {' and '.join(kinds)}")
+    return items
+
+
 async def arollouts(
     program: Module,
     data: Iterable[Example],
@@ -75,7 +99,7 @@ async def arollouts(
         DataError: There is no example.
         MetricError: The metric failed on every run.
     """
-    examples = list(data)
+    examples = listed(data)
     if not examples:
         raise DataError("there are no examples to run: the data is empty")
     ran = teacher if isinstance(teacher, Module) else program
@@ -128,6 +152,8 @@ async def acollect(
         DataError: There is no example, or the teacher is a program of another structure.
         MetricError: The metric failed on every run.
     """
+    if threshold is not None:
+        check_number("threshold", threshold)
     rows = await arollouts(program, data, metric, n, teacher, concurrency=concurrency, progress=progress)
     samples: list[Conversation] = []
     dropped: Counter[str] = Counter()
@@ -242,7 +268,9 @@ def labeled(program: Module, data: Iterable[Example]) -> Collected:
             cannot write a reply.
         InputError: A label does not fit its field.
     """
-    examples = list(data)
+    examples = listed(data)
+    if any(isinstance(example, Preference) for example in examples):
+        raise DataError("these are preferences, which finetune.dpo learns from")
     if not examples:
         raise DataError("there are no examples to learn from: the data is empty")
     modules = [(path, module) for path, module in program.named_modules() if isinstance(module, Predict)]

@@ -14,7 +14,7 @@ from promptgrad.finetune._conversation import Conversation
 from promptgrad.finetune._habits import TUNE_HABITS
 from promptgrad.finetune._kept_runs import about_runs, once
 from promptgrad.finetune._local_lms import LORA, local_lms
-from promptgrad.finetune._sample import Collected, acollect, labeled
+from promptgrad.finetune._sample import Collected, acollect, labeled, listed
 from promptgrad.finetune._tokens import encode
 from promptgrad.finetune._train import likelihood
 from promptgrad.finetune._tune import Recipe, TuneOptions, TuneResult, atune
@@ -155,7 +155,7 @@ async def asft(
         fsdp=fsdp,
     )
     trained = local_lms(program, lora)
-    given: list[Any] = list(data)
+    given = listed(data)
     collected = data if isinstance(data, Collected) else _given(given)
     if collected is None:
         if metric is None and teacher is None:

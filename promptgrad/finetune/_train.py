@@ -13,7 +13,7 @@ from typing import Any
 from promptgrad.errors import MissingExtraError
 from promptgrad.finetune._fsdp import parts
 from promptgrad.finetune._training import WHOLE, Share, Training, TuneSettings
-from promptgrad.lm import Tokens
+from promptgrad.lm import Tokens, lora_options
 
 SOFT_LR = 0.03
 """Learning rate of a soft prompt: vectors before a prompt take, and need, far higher ones than weights."""
@@ -44,16 +44,13 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
 
     Raises:
         MissingExtraError: peft is not installed.
-        ValueError: An option is unknown.
+        ValueError: An option is unknown or out of range, or the layers of `target_modules` are none of the model's.
     """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtraError(extra="local", package="peft") from error
-    given = {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear", **options}
-    unknown = sorted(set(given) - {"r", "alpha", "dropout", "target_modules"})
-    if unknown:
-        raise ValueError(f"a LoRA has the options r, alpha, dropout and target_modules, not {unknown[0]!r}")
+    given = lora_options(options)
     config = LoraConfig(
         r=given["r"],
         lora_alpha=given["alpha"],
@@ -63,7 +60,10 @@ def add_lora(model: Any, options: dict[str, Any]) -> Any:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads names that transformers has renamed
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except Exception as error:  # peft has kinds of its own
+            raise ValueError(f"lora={dict(options)} does not fit a {type(model).__name__}: {error}") from error
 
 
 Objective = Callable[[Any, Sequence[Any], Share], float]

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -16,6 +17,8 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from promptgrad import aio, lm
+from promptgrad._files import whole_folder
+from promptgrad._numbers import check_count, check_number, optional_count
 from promptgrad.errors import DataError, MissingExtraError
 from promptgrad.finetune._checkpoint import Checkpoint, about_of, check_place
 from promptgrad.finetune._fsdp import KINDS, Sharding
@@ -70,8 +73,9 @@ class TuneResult:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the trained model as an ordinary Hugging Face folder, and its LoRA, if any, to `lora/` inside it.
 
-        Weights are safetensors files; nothing is pickled. `promptgrad.lm.Local(folder)` loads the model, and
-        `peft.PeftModel.from_pretrained(base, folder / "lora")` puts the LoRA on the model it started from.
+        All of it is written, or nothing. Weights are safetensors files; nothing is pickled.
+        `promptgrad.lm.Local(folder)` loads the model, and `peft.PeftModel.from_pretrained(base, folder / "lora")` puts
+        the LoRA on the model it started from.
 
         A trained `lm.lora` makes a folder of the LoRA alone, as peft writes it, which `base.lora(name, folder)` loads;
         several make a folder each, `folder/<name>`. A soft prompt is written as peft's prompt tuning; with its program
@@ -79,6 +83,7 @@ class TuneResult:
 
         Raises:
             ValueError: There is a file in the place of the folder.
+            OSError: It cannot be written, as on a full disk.
         """
         from safetensors.torch import save_file, save_model
 
@@ -90,18 +95,18 @@ class TuneResult:
         if self.lm.base is not self.lm:
             self.lm.save_lora(path)
             return path
-        path.mkdir(parents=True, exist_ok=True)
         model = self.lm.model
         model.config.architectures = [type(model).__name__]  # a model made of a config does not say
-        model.config.save_pretrained(path)
-        model.generation_config.save_pretrained(path)
-        save_model(model, str(path / "model.safetensors"), metadata={"format": "pt"})  # tied weights once only
-        self.lm.tokenizer.save_pretrained(path)
-        if self._lora is not None:
-            config, weights, about = self._lora
-            (path / "lora").mkdir(exist_ok=True)
-            config.save_pretrained(path / "lora")
-            save_file(weights, str(path / "lora" / "adapter_model.safetensors"), metadata=about)
+        with whole_folder(path) as place:
+            model.config.save_pretrained(place)
+            model.generation_config.save_pretrained(place)
+            save_model(model, str(place / "model.safetensors"), metadata={"format": "pt"})  # tied weights once only
+            self.lm.tokenizer.save_pretrained(place)
+            if self._lora is not None:
+                config, weights, about = self._lora
+                (place / "lora").mkdir()
+                config.save_pretrained(place / "lora")
+                save_file(weights, str(place / "lora" / "adapter_model.safetensors"), metadata=about)
         return path
 
     def __repr__(self) -> str:
@@ -144,7 +149,9 @@ class TuneOptions:
     """The arguments that all trainings share.
 
     Raises:
-        ValueError: A number is not above 0, there are steps and epochs, or a file is in the place of the checkpoints.
+        TypeError: What shall be a number is none, or `lora` is neither options nor a name.
+        ValueError: A number is out of range, there are steps and epochs, an option of a LoRA is unknown, or a file is
+            in the place of the checkpoints.
     """
 
     lora: Mapping[str, Any] | str | None
@@ -169,14 +176,23 @@ class TuneOptions:
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
-        for name in ("steps", "epochs", "lr", "batch_size", "checkpoint_every", "micro_batch_tokens", "max_norm"):
+        for name in ("steps", "batch_size", "max_length", "checkpoint_every", "micro_batch_tokens"):
+            optional_count(name, getattr(self, name))
+        for name in ("epochs", "lr", "max_norm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, not {value!r}")
-        if not 0 <= self.warmup <= 1:
+            if value is not None and check_number(name, value, above=0) == math.inf and name != "max_norm":
+                raise ValueError(f"{name} is a finite number, not {value!r}")
+        check_count("seed", self.seed, 0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        if check_number("warmup", self.warmup, least=0) > 1:
             raise ValueError(f"warmup is a share of the steps, from 0 to 1, not {self.warmup!r}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be 0 or more, not {self.weight_decay!r}")
+        if isinstance(self.lora, Mapping):
+            lm.lora_options(self.lora)
+        elif self.lora is not None and not isinstance(self.lora, str):
+            raise TypeError(
+                f"lora is the options of a LoRA such as {{'r': 8}}, the name of one, or None to train all weights, not "
+                f"{self.lora!r}"
+            )
         if self.fsdp not in (None, *KINDS):
             raise ValueError(f"fsdp is one of {', '.join(KINDS)}, or None, not {self.fsdp!r}")
         if self.checkpoint is not None:

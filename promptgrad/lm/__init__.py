@@ -104,6 +104,7 @@ __all__ = [
     "json_grammar",
     "json_rule",
     "layered",
+    "lora_options",
     "owned",
     "passes",
     "passes_elsewhere",
@@ -142,7 +143,7 @@ if TYPE_CHECKING:
     from promptgrad.lm._litellm import LiteLLM
     from promptgrad.lm._local import Local
     from promptgrad.lm._local_engine import Generation
-    from promptgrad.lm._local_lora import LocalLora
+    from promptgrad.lm._local_lora import LocalLora, lora_options
     from promptgrad.lm._local_plan import LocalPlan
     from promptgrad.lm._local_soft import LocalSoft
     from promptgrad.lm._local_trace import LocalTrace
@@ -190,6 +191,7 @@ else:
         "json_grammar": "_json_grammar",
         "json_rule": "_json_grammar",
         "layered": "_layer",
+        "lora_options": "_local_lora",
         "owned": "_job_state",
         "passes": "_likelihood",
         "passes_elsewhere": "_fallback",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,52 @@ def test_ctrl_c_and_the_same_call_again(program: nn.Predict, data: Data, tmp_pat
     assert {path.suffix for path in (tmp_path / "c").iterdir()} == {".json", ".safetensors"}
 
 
+@contextlib.contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """No file may have more bytes, as if the disk were full then."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_full_disk_cuts_is_said_and_leaves_what_was_there(
+    program: nn.Predict, data: Data, tmp_path: Path, counted: Any
+) -> None:
+    def trained(**more: Any) -> Any:
+        return sft(program, data[0][:6], batch_size=2, lora=LORA, checkpoint=tmp_path / "c", checkpoint_every=1, **more)
+
+    with small_files(20_000), pytest.raises(OSError, match=r"File too large: '.*step-1.safetensors'"):
+        trained(steps=4)
+    assert files_of(tmp_path) == {}
+    counted.done, counted.stop = 0, 2
+    cut = trained(steps=4)
+    kept = files_of(tmp_path / "c")
+    counted.stop = -1
+    with small_files(20_000), pytest.raises(OSError, match="File too large"):
+        trained(steps=4)
+    assert files_of(tmp_path / "c") == kept
+
+    for way in ("new", "old"):
+        if way == "old":
+            cut.save(tmp_path / way)
+        before = files_of(tmp_path / way)
+        with small_files(100_000), pytest.raises(OSError, match=rf"File too large: '.*{way}'"):
+            cut.save(tmp_path / way)
+        assert files_of(tmp_path / way) == before
+    view = nn.Predict("text -> answer").to(lm.pocket().lora("full"))
+    with small_files(1000), pytest.raises(OSError, match="File too large"):
+        sft(view, data[0][:2], steps=1).save(tmp_path / "view")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "old"]
+
+
 def test_preferences_go_on_too(program: nn.Predict, data: Data, tmp_path: Path, counted: Any) -> None:
     pairs = [Preference(program.messages(text=e.text), e.answer, "no", example_id=e.id) for e in data[0][:6]]
 
@@ -104,7 +152,7 @@ def test_another_training_is_refused_and_told_apart(program: nn.Predict, data: D
     with pytest.raises(StateDictError, match="a model with other weights, seed or options"):
         sft(warm, data[0][:4], steps=1, checkpoint=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    with pytest.raises(ValueError, match="checkpoint_every must be above 0"):
+    with pytest.raises(ValueError, match="checkpoint_every is at least 1"):
         sft(program, data[0][:4], checkpoint=tmp_path, checkpoint_every=0)
 
 

@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said_in_a_line(records: Path, tmp_path: Path, capsys: 
         ([MODEL, str(tmp_path / "none.jsonl")], "none.jsonl"),
         ([MODEL, str(tmp_path / "bad.jsonl")], "bad.jsonl:1"),
         ([str(tmp_path / "nowhere"), str(records)], "there is no folder"),
-        ([MODEL, str(records), "--batch-size", "0"], "batch_size must be above 0"),
+        ([MODEL, str(records), "--batch-size", "0"], "batch_size is at least 1"),
     ):
         assert main([*flags, *out]) == 1
         assert said in capsys.readouterr().err

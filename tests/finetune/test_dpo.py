@@ -72,7 +72,7 @@ def test_equal_scores_make_no_pair() -> None:
     found = collect_preferences(Two(two_ways()), EXAMPLES, lambda example, output: 0.5, n=4)
     assert (len(found), found.alike) == (0, 3)
     assert "3 examples have equal scores" in found.nothing()
-    with pytest.raises(ValueError, match="n must be at least 2, not 1"):
+    with pytest.raises(ValueError, match=r"n is a number of runs .* at least 2, not 1"):
         collect_preferences(Two(two_ways()), EXAMPLES, good, n=1)
 
 
@@ -174,7 +174,7 @@ def test_preferences_are_taken_as_they_are_and_errors_say_what_to_do(program: nn
     assert dpo(program, given, steps=2, beta=0.5).lm.name != result.lm.name
     with pytest.raises(DataError, match="a metric has to say which runs are better"):
         dpo(program, data[0])
-    with pytest.raises(ValueError, match="beta must be above 0"):
+    with pytest.raises(ValueError, match="beta is a number above 0"):
         dpo(program, given, beta=0)
     with pytest.raises(DataError, match=r"there is nothing to learn: of 8 runs no two of one example.*temperature"):
         dpo(program, data[0][:2], pocket.metric)

@@ -212,7 +212,7 @@ def test_narrow_weights_are_trained_in_float32_and_come_back_narrow(data: Data) 
 def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
     with pytest.raises(ValueError, match="dtype is 'bfloat16', or None"):
         sft(program, data[0], dtype="float16")
-    with pytest.raises(ValueError, match="micro_batch_tokens must be above 0"):
+    with pytest.raises(ValueError, match="micro_batch_tokens is at least 1"):
         sft(program, data[0], micro_batch_tokens=0)
     with pytest.raises(TypeError, match=r"sft.*'gradient_accumulation_steps'.*parts of micro_batch_tokens"):
         sft(program, data[0], gradient_accumulation_steps=4)

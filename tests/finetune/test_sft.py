@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,17 @@ import torch
 from promptgrad import lm, nn
 from promptgrad.data import Example, pocket
 from promptgrad.errors import DataError, LMError, NoLMError
-from promptgrad.finetune import Conversation, TuneResult, TuneSettings, asft, collect, local_lm, sft
+from promptgrad.finetune import (
+    Conversation,
+    Preference,
+    TuneResult,
+    TuneSettings,
+    asft,
+    collect,
+    labeled,
+    local_lm,
+    sft,
+)
 from promptgrad.finetune._sft import CONVERSATIONS
 from promptgrad.finetune._tune import version_of
 
@@ -205,12 +216,72 @@ def test_no_local_model_or_two(data: Data) -> None:
 def test_what_cannot_be(program: nn.Predict, data: Data) -> None:
     with pytest.raises(ValueError, match="steps or epochs, not both"):
         sft(program, data[0], steps=1, epochs=1)
-    with pytest.raises(ValueError, match="batch_size must be above 0"):
-        sft(program, data[0], batch_size=0)
+    for name in ("lr", "epochs"):
+        for odd in (0, -1.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=rf"^{name} is a .*number.*, not {odd!r}"):
+                sft(program, data[0], **{name: odd})
+    for name in ("lr", "epochs", "warmup", "weight_decay", "max_norm"):
+        with pytest.raises(TypeError, match=rf"^{name} is a number, not '1'"):
+            sft(program, data[0], **{name: "1"})
+    with pytest.raises(ValueError, match="threshold is a number, not nan"):
+        sft(program, data[0], metric=lambda example, output: 0.0, threshold=math.nan)
     with pytest.raises(DataError, match="the data is empty"):
         sft(program, [])
     with pytest.raises(DataError, match=r"every sample .* is longer than 3 tokens"):
         sft(program, data[0], max_length=3)
+
+
+def test_experts_of_a_mixture_learn_too(tmp_path: Path) -> None:
+    """Their matrices are one parameter, which is no linear layer."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    from tests.lm.conftest import make_tokenizer
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(vocab_size=64, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, **sizes)
+    local = lm.Local(MixtralForCausalLM(config).eval(), make_tokenizer(), name="mixture", threads=1)
+    rows = [Example(text=f"w{n}", answer=f"w{n + 1}") for n in range(4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's own
+        result = sft(nn.Predict("text -> answer").to(local), rows, steps=4, lr=1e-2)
+    assert result.losses[-1] < result.losses[0]
+    before = dict(local.model.named_parameters())
+    changed = {name for name, weight in result.lm.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert "model.layers.0.mlp.experts.down_proj" in changed
+    assert lm.Local(result.save(tmp_path / "tuned"), max_tokens=2)("w1").text is not None
+
+
+def test_what_is_no_lora(program: nn.Predict, data: Data) -> None:
+    """Nothing else than None trains all weights."""
+    for odd in (True, False, 8, ["q_proj"]):
+        with pytest.raises(TypeError, match="lora is the options of a LoRA such as"):
+            sft(program, data[0], lora=odd)
+    for options, says in (
+        ({"rank": 4}, "not 'rank'"),
+        ({"r": 0}, "r and alpha above 0"),
+        ({"r": "8"}, "r and alpha above 0"),
+        ({"dropout": 2}, "dropout from 0 to below 1"),
+        ({"target_modules": ["nothing"]}, "does not fit a .*nothing"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            sft(program, data[0], lora=options, steps=1)
+
+
+def test_what_is_no_program_and_no_data(program: nn.Predict, data: Data) -> None:
+    for odd in (lambda text: text, program.lm, nn.Predict):
+        with pytest.raises(TypeError, match="a program is a Module"):
+            sft(odd, data[0])
+    for odd in (None, "rows.jsonl", Path("rows.jsonl"), data[0][0], {"text": "a", "answer": "b"}, 3):
+        with pytest.raises(TypeError, match="the data of a training is a collection of examples, not "):
+            sft(program, odd)
+    with pytest.raises(TypeError, match=r"read the file first, promptgrad.data.read_jsonl\(path\) or finetune.load_"):
+        sft(program, "rows.jsonl")
+    record = labeled(program, data[0][:1]).samples[0]
+    with pytest.raises(DataError, match="all of one kind, and these are Conversation and Example"):
+        sft(program, [data[0][0], record])
+    pair = Preference(record.messages, "a", "b")
+    with pytest.raises(DataError, match=r"these are preferences, which finetune.dpo learns from"):
+        sft(program, [pair])
 
 
 def test_ctrl_c_returns_what_is_trained(program: nn.Predict, data: Data) -> None:

@@ -81,7 +81,7 @@ def test_its_options_for_memory_are_those_of_the_training() -> None:
     Trainer(model, small, metric=odd, progress=False).fit(TRAIN[:4], VAL[:4])
     assert small.result is not None
     assert small.result.settings.dtype == "bfloat16"
-    with pytest.raises(ValueError, match="micro_batch_tokens must be above 0"):
+    with pytest.raises(ValueError, match="micro_batch_tokens is at least 1"):
         Trainer(model, optim.GRPO(model, micro_batch_tokens=0), metric=odd, progress=False).fit(TRAIN[:4], VAL[:4])
 
 
