@@ -143,7 +143,7 @@ class Running(Purse):
         Raises:
             BudgetExceeded: They do not fit what the budget leaves for the search.
         """
-        self.admit(sum(self._runs(candidate) for candidate in candidates) * len(examples))
+        self.admit(sum(self._runs(one) * self._unknown(one, examples, replicate) for one in candidates))
         for candidate in candidates:
             self._describe(candidate)
         scope = self._prefix + scope
@@ -173,6 +173,10 @@ class Running(Purse):
                 errors=result.errors,
             )
         return measured
+
+    def _unknown(self, candidate: Candidate, examples: Sequence[Example], replicate: int) -> int:
+        """On how many of the examples a candidate has to be run, since no score is known there."""
+        return len(examples)
 
     async def _cells(
         self, candidates: Sequence[Candidate], examples: Sequence[Example], names: Sequence[str], replicate: int

@@ -226,6 +226,11 @@ class Session(Running):
             self.standings.add(measured, replicate)
         return found
 
+    def _unknown(self, candidate: Candidate, examples: Sequence[Example], replicate: int) -> int:
+        measured = None if replicate else self.standings.of(candidate)
+        known = () if measured is None else measured.ids
+        return len({example.id for example in examples}.difference(known))
+
     async def evaluate_within(
         self,
         candidates: Sequence[Candidate],

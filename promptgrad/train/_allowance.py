@@ -41,15 +41,17 @@ def _time_kept(session: Session, runs: int, limit: float) -> float | None:
     return None
 
 
-def share(budget: run.Budget, keep: run.Budget | None, error: BudgetExceeded, parts: Parts) -> str:
+def share(session: Session, keep: run.Budget | None, error: BudgetExceeded, parts: Parts) -> str:
     """The share of the budget for the search, such as "calls: 300 of 500, 200 kept for confirmation and test"."""
-    limit = getattr(budget, error.kind, None)
+    limit = getattr(session.ledger.budget, error.kind, None)
     kept = getattr(keep, error.kind, None) or 0
     if limit is None:
         return error.kind
     text = f"{error.kind}: {max(0, limit - kept):.10g} of {limit:.10g}"
     later = "confirmation and test" if parts.confirm else "test"
-    return f"{text}, {kept:.10g} kept for {later}" if kept else text
+    text = f"{text}, {kept:.10g} kept for {later}" if kept else text
+    left = session.ledger.remaining(error.kind) - kept if error.kind != "seconds" else 0
+    return f"{text}; the last {left:.10g} did not pay for its next block" if left > 0 else text
 
 
 def with_notes(plan: Plan, budget: run.Budget) -> Plan:

@@ -418,7 +418,7 @@ class Trainer(LiveRun):
             if not session.stop.told:
                 session.decide(run.EXHAUSTED, of=error.kind)
                 session.notes.append(
-                    f"the search ended when its share of the budget did ({share(self.budget, keep, error, parts)})"
+                    f"the search ended when its share of the budget did ({share(session, keep, error, parts)})"
                 )
         finally:
             if session.stop.told:

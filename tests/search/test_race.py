@@ -1,7 +1,14 @@
+from functools import partial
+
 import pytest
 
+from promptgrad import lm, nn, run
+from promptgrad.data import Example
 from promptgrad.optim import Candidate, Measured
+from promptgrad.search import race
 from promptgrad.search._race import chance
+from promptgrad.testing import Fields
+from tests.search.sessions import session_of, within
 
 
 def measured(scores):
@@ -32,3 +39,22 @@ def test_rows_without_an_answer_are_left_out():
     champion, challenger = measured([0, 0, 0]), Measured(Candidate(), ("0", "1", "2"), (1.0, None, 1.0), errors=1)
     assert challenger.mean == 1.0
     assert chance(champion, challenger) == chance(measured([0, 0]), measured([1, 1]))
+
+
+def spelled(inputs):
+    return inputs["word"][::-1]
+
+
+def test_what_is_known_of_the_incumbent_costs_nothing_so_a_race_goes_on_for_as_long_as_the_budget_pays():
+    rows = [Example(word=f"word{n}", answer=f"word{n}"[::-1]).with_inputs("word") for n in range(20)]
+    model = nn.Predict("word -> answer", instruction="Copy it.").to(lm.FunctionLM(Fields(answer=spelled), name="s"))
+    session = session_of(model, lambda example, output: 0.5 * (output.answer == example.answer), rows[:2], rows)
+    session.ledger.budget = run.Budget(calls=32)
+    child = session.base.child({"instruction": "Reverse it."}, "child")
+    races = within(
+        session,
+        partial(session.evaluate, session.base, rows, scope="base"),
+        partial(race, session, [child], scope="race", confidence=0.6),
+    )
+    assert [len(result.ids) for result in races.results] == [10]  # 12 calls are left after the start
+    assert session.ledger.spent.calls == 30
