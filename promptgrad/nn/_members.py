@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptgrad._habits import check_dropped
@@ -90,7 +91,7 @@ class Members:
 
     def parameters(self, *, recurse: bool = True) -> ParameterIterator:
         """All text, demo and choice parameters, each once, in the order of their paths, which the iterator knows."""
-        return ParameterIterator(self.named_parameters(recurse=recurse))
+        return ParameterIterator(partial(self.named_parameters, recurse=recurse))
 
     def named_buffers(self, prefix: str = "", *, recurse: bool = True) -> Iterator[tuple[str, Any]]:
         """All buffers with their paths."""

@@ -69,6 +69,16 @@ def test_the_iterator_over_parameters_knows_their_paths_in_the_module_that_was_a
     assert list(inner.paths.values()) == ["instruction", "demos"]
 
 
+def test_a_loop_after_the_last_parameter_begins_again():
+    parameters = Pair().parameters()
+    first, rest = next(parameters), list(parameters)
+    assert list(parameters) == [first, *rest]
+    assert next(iter(parameters.paths.values())) == "tone"
+    assert len(list(parameters)) == len(rest) + 1
+    with pytest.raises(StopIteration):
+        next(parameters)
+
+
 def test_a_loop_over_a_state_meets_parameters_alone_and_what_describes_them_is_beside_them():
     state = nn.Predict("question -> answer").state_dict()
     assert [*state] == ["instruction", "demos"]

@@ -114,6 +114,18 @@ def test_an_optimizer_that_is_made_already_is_refused(world, data):
         pg.compile(model, data[0], world.metric, optimizer=optim.GEPA(model.parameters()))
 
 
+def test_several_optimizers_may_be_made_of_the_parameters(world, data):
+    def both(params):
+        demos = optim.LabeledFewShot(params, k=2)
+        texts = optim.TGD(params, steps=1)
+        assert demos.names() == texts.names()
+        return optim.BetterTogether("demos -> texts", demos=demos, texts=texts)
+
+    results = []
+    pg.compile(program(world), data[0], world.metric, valset=data[1], optimizer=both, report=results.append)
+    assert results[0].calls
+
+
 @pytest.mark.filterwarnings("ignore:the program is as it was")
 def test_a_budget_too_small_for_a_step_is_said(world, data):
     results = []
