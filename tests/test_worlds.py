@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -759,3 +762,33 @@ def test_every_world_reproduces(name):
             rows = pg.evaluate(world.program(url), world.test, metric=world.metric)
         scores.append([row.score for row in rows.rows])
     assert scores[0] == scores[1]
+
+
+ASK = """
+import json, sys
+from worlds import make
+from worlds._server import Call
+print(make("W1", 1000).answer(Call("writer", json.load(sys.stdin), 0.0, {})))
+"""
+
+
+def test_a_writer_of_items_replies_alike_in_every_process():
+    from worlds.items import PHRASES
+
+    tried = [{"text": ". ".join([*PHRASES][at : at + 6]) + ".", "score": 1 - at / 24, "rows": 40} for at in (0, 6, 12)]
+    fields = "[[ ## new_instruction ## ]]\n{text}\n\n[[ ## completed ## ]]"
+    system = f"Improve.\n\nReply with these fields, each below its marker:\n\n{fields}"
+    user = f"[[ ## instruction ## ]]\nAnswer.\n\n[[ ## attempts ## ]]\n{json.dumps(tried)}"
+    messages = json.dumps([{"role": "system", "content": system}, {"role": "user", "content": user}])
+    said = [
+        subprocess.check_output(
+            [sys.executable, "-c", ASK],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=FOLDER,
+            input=messages,
+            text=True,
+        )
+        for seed in "1234"
+    ]
+    assert len(set(said)) == 1
+    assert said[0].count(".") > 4

@@ -225,20 +225,20 @@ def phrases(text: str) -> tuple[str, ...]:
 
 def _effects(prompt: Prompt) -> dict[str, float]:
     """What each phrase seems to do, from the scored attempts that a prompt shows: mean with it less mean without."""
-    scored: list[tuple[set[str], float]] = []
+    scored: list[tuple[tuple[str, ...], float]] = []
     for name, text in prompt.sections.items():
         if not _ATTEMPTS.search(name):
             continue
         try:
             listed = json.loads(text)
         except ValueError:
-            scored += [(set(phrases(said)), float(score)) for said, score in _SCORED.findall(text)]
+            scored += [(phrases(said), float(score)) for said, score in _SCORED.findall(text)]
             continue
         for each in listed if isinstance(listed, list) else []:
             if isinstance(each, dict):
                 numbers = [v for k, v in each.items() if "score" in k and isinstance(v, (int, float))]
                 if numbers:
-                    scored.append((set(phrases(json.dumps(each))), float(numbers[0])))
+                    scored.append((phrases(json.dumps(each)), float(numbers[0])))
     if len(scored) < 2:
         return {}
     top = max(score for _, score in scored)
