@@ -45,6 +45,7 @@ _NO = (
     r"n't\ (?:support|accept|allow)|"
     r"unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|forbidden|deprecated|disabled|extra\ inputs|"
     r"only\ (?:the\ )?(?:default|n\ =\ \d|\d)|must\ be\ (?:exactly\ |at\ most\ )?(?:one\ of|'|\"|text|json|1\b)|"
+    r"may\ only\ be|failed\ to\ (?:parse|compile)|compilation\ failed|too\ complex|"
     r"cannot\ both|can't\ both|invalid\ value|"
     r"incorrect\ role|use\ 'max"
 )
@@ -73,11 +74,11 @@ _NAMED = {
     "seed": late_pattern(r"\bseed\b"),
     "stream_options": late_pattern(r"\bstream_options\b"),
     "stop": late_pattern(
-        r"""['"`]stop(?:_sequences?)?['"`]|\bstop[ _](?:sequence|word|token|parameter)|parameter:?\ stop\b"""
+        r"""['"`]stop(?:_sequences?)?['"`]|\bstop[ _](?:sequence|word|token|parameter)|(?:parameter|model):?\ stop\b"""
     ),
     "logprobs": late_pattern(r"\b(?:top_)?logprobs?\b|\blog[ -]prob"),
     "reasoning_effort": late_pattern(
-        r"reasoning[ _.]effort|\bdoes\ not\ support\ thinking|reasoning\ is\ not", re.VERBOSE
+        r"reasoning[ _.]?effort|\bdoes\ not\ support\ thinking|(?:reasoning|thinking)\ is\ not", re.VERBOSE
     ),
     "tool_choice": late_pattern(r"\btool[ _]choice\b"),
     "parallel_tool_calls": late_pattern(r"\bparallel[ _]tool[ _]calls?\b"),

@@ -70,13 +70,14 @@ _CODES: dict[type[LMStatusError], str] = {
 
 _WORDS: dict[type[LMStatusError], str] = {
     ContextWindowError: r"""
-        maximum\ (?:model\ |prompt\ |input\ )?(?:context|length)\b | maximum\ (?:prompt|input)\ length
+        (?<!with\ )maximum\ (?:model\ |prompt\ |input\ )?(?:context|length)\b | maximum\ (?:prompt|input)\ length
         | (?:exceed|overflow|larger|longer|greater|more)\w*\b.{0,80}\bcontext[\ _](?:length|window|size|limit)
         | context[\ _](?:length|window|size|limit).{0,40}(?:exceed|overflow|too\ (?:small|long))
         | context\ the\ overflows | tokens?\ exceeds?\ the\ (?:model|maximum|limit|configured)
         | (?:prompt|inputs?|request|message|conversation|query)\ (?:is|are|was)?\ ?too\ long
         | exceeds?\ the\ maximum\ number\ of\ (?:input\ )?tokens | input\ token\ count.{0,40}exceed
-        | too\ many\ (?:input\ |total\ )?tokens(?!.{0,40}\b(?:wait|per|try))
+        | too\ many\ (?:input\ |total\ )?tokens(?!.{0,40}\b(?:wait|per|try)) | too\ many\ tokens:\ size\ limit
+        | tokens?\b.{0,60}\b(?:over|above|beyond|greater\ than|more\ than)\ the\ (?:model'?s?\ )?(?:limit|maximum)
         | exceed\w*\ (?:the\ )?(?:model\ )?token\ limit
         | tokens?\ limit\ exceeded | `?inputs`?\ tokens\ \+\ `?max_new_tokens | inputs`?\ must\ have\ less\ than
         | input\ length\ and\ `?max_tokens | trying\ to\ keep\ the\ first\ \d+\ tokens
@@ -97,23 +98,28 @@ _WORDS: dict[type[LMStatusError], str] = {
         | plan\ and\ billing | (?:any|more|purchase|enough)\ credits
         | payment\ required | out\ of\ (?:credits|funds) | purchased\ credits
         | credit\ limit | \u4f59\u989d\u4e0d\u8db3
-        | billing\ (?:hard\ |soft\ )?limit | spend(?:ing)?\ limit | billing\ (?:is\ not|account|details|to\ be\ enabled)
+        | spend(?:ing)?\ (?:limit|cap) | billing\ (?:hard\ |soft\ )?limit
+        | billing\ (?:is\ not|account|details|to\ be\ enabled)
         | included\ credits | credits\ (?:are|have\ been)\ (?:depleted|exhausted|used) | api\ usage\ limits
         | enable\ billing | key\ limit\ exceeded | requires\ a\ (?:paid\ )?(?:subscription|plan) | upgrade\ for\ access
         | not\ active,\ please\ check\ your\ billing | top\ up | payment[\ _](?:instrument|method)
         | balance\ (?:is\ )?(?:negative|(?:too\ )?low|exhausted) | hard\ limit
+        | (?:unpaid|overdue)\ (?:\w+\ )?(?:invoice|balance|bill) | (?:invoice|payment)\ (?:is\ )?(?:overdue|past\ due)
+        | wallet\ is\ empty
         | trial\ (?:period\ )?(?:has\ |is\ )?(?:expired|ended|over) | over\ budget | budget\b.{0,20}\bexceeded
         | subscription\ (?:is\ |has\ )?(?:inactive|not\ active|expired|cancel)
         | free\ tier.{0,40}\b(?:exhausted|expired|used\ up) | (?:weekly|monthly)\ (?:usage\ )?(?:limit|quota)""",
     ContentFilterError: r"""
         content\ (?:management|policy|filter|moderation|safety) | content_filter | content\ exists\ risk
-        | \bflagged\b | usage\ (?:polic|guideline) | safety\ (?:system|filter|guideline|polic|setting|reason|check)
+        | \bflagged\b | usage\ (?:polic|guideline)
+        | safety\ (?:system|filter|guideline|polic|setting|reason|check|classifier)
         | blocked\ (?:by|due\ to|because|for)\b
         | (?:prompt|response|output|input|request|content)\ (?:was|is|has\ been)\ blocked
         | guardrail | \bmoderation\b | inappropriate\ content | prohibited\ (?:use|content)
         | sensitive\ (?:words?|content|information) | \u654f\u611f\u5185\u5bb9 | \u4e0d\u5b89\u5168""",
     AuthenticationError: r"""
-        api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
+        api[\ _-]?key\ .{0,20}must\ be\ set\b
+        | api[\ _-]?key\ (?:is\ )?(?:not\ valid|invalid|missing|expired|not\ found|required|provided)
         | (?:invalid|incorrect|missing|expired|no|wrong)\ (?:\w+\ )?
           (?:api[\ _-]?(?:key|token)|credential|x-api-key|bearer|auth)
         | auth\w*\ token.{0,20}(?:invalid|expired) | (?:jwt|signature|token|session)\ (?:has\ |is\ )?expired
@@ -229,7 +235,7 @@ _VAGUE = frozenset({BadRequestError, RateLimitError})
 """Kinds whose codes are also used where the message knows better."""
 
 _PASSING = frozenset({ServerTimeoutError, OverloadedError, RateLimitError})
-_TOO_LARGE = late_pattern(r"too large|too long|reduced?\b")
+_TOO_LARGE = late_pattern(r"too large|too long|reduced?\b(?!.*\btry again later)", re.DOTALL)
 _SPENT = late_pattern(r"depleted|perday|limit: 0\b")
 
 

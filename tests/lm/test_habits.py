@@ -54,6 +54,12 @@ REFUSALS = {
         "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
     ),
     "old form": ("response_format", "Unrecognized request argument supplied: response_format"),
+    "llama.cpp form": ("json_schema", "failed to parse grammar"),
+    "complex form": ("json_schema", "Grammar compilation failed: the schema is too complex"),
+    "anthropic temperature": ("temperature", "`temperature` may only be set to 1 when thinking is enabled."),
+    "xai stop": ("stop", "Argument not supported on this model: stop"),
+    "xai effort alone": ("reasoning_effort", "Model grok-4 does not support parameter reasoningEffort."),
+    "thinking": ("reasoning_effort", "thinking is not supported by this model"),
     "openai temperature": (
         "temperature",
         "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is "

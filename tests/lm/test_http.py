@@ -279,6 +279,12 @@ def test_retry_after_in_other_spellings():
     assert read_retry_after({"retry-after-ms": "1500"}) == 1.5
     assert read_retry_after({"Retry-After": "0.25"}) == 0.25
     assert read_retry_after({"Retry-After": "soon"}) is None
+    for text, seconds in (("5s", 5), ("5 seconds", 5), ("1m30s", 90), ("250ms", 0.25)):
+        assert read_retry_after({"retry-after": text}) == seconds
+    assert read_retry_after({"x-ms-retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    moment = datetime.now(timezone.utc) + timedelta(seconds=300)
+    for text in (moment.isoformat(), f"{moment:%Y-%m-%dT%H:%M:%SZ}", str(int(moment.timestamp()))):
+        assert read_retry_after({"retry-after": text}) == pytest.approx(300, abs=120)
     assert read_retry_after({}) is None
 
 

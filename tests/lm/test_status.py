@@ -222,6 +222,38 @@ CASES = {
         openai("Your input exceeds the context window of this model. Please adjust your input and try again."),
         CONTEXT,
     ),
+    "openai array": (
+        400,
+        openai("Array too long. Expected an array with maximum length 4, but got 5.", code="array_above_max_length"),
+        BAD,
+    ),
+    "anthropic rate of long prompts": (
+        429,
+        {
+            "type": "error",
+            "error": {
+                "type": "rate_limit_error",
+                "message": "This request would exceed your organization's rate limit of 50,000 input tokens per "
+                "minute. Please reduce the prompt length or the maximum tokens requested, or try again later.",
+            },
+        },
+        RATE,
+    ),
+    "cohere size": (
+        400,
+        {"message": "too many tokens: size limit exceeded by 1000 tokens. Try using shorter or fewer inputs."},
+        CONTEXT,
+    ),
+    "over the limit": (400, openai("The number of tokens in the prompt, 5001, is over the limit of 4096"), CONTEXT),
+    "beyond the model": (
+        400,
+        openai("The total number of tokens (input + output) is greater than the model's limit of 8192"),
+        CONTEXT,
+    ),
+    "spend cap": (403, openai("Your project has exceeded its spend cap"), BILLING),
+    "unpaid": (403, openai("Your account has an unpaid invoice"), BILLING),
+    "classifier": (400, openai("The request was refused by the safety classifier"), FILTER),
+    "no key in a client": (400, openai("The api_key client option must be set either by passing api_key or"), AUTH),
     "openai string": (
         400,
         openai(
