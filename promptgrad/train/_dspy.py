@@ -90,8 +90,7 @@ def load_dspy(
     Args:
         path: The JSON file, or a folder that holds it.
         program: The program.
-        strict: Refuse a state with any misfit; otherwise load what fits, with a warning where a module or a predictor
-            was left out.
+        strict: Refuse a state with any misfit; otherwise load what fits, with a warning of what was left out.
         rename: Paths of DSPy's predictors, each with the path of the module to load it into.
 
     Returns:
@@ -103,8 +102,8 @@ def load_dspy(
             something does not. The program is left as it was.
 
     Warns:
-        UserWarning: A module of the program or a predictor of the file has no counterpart; the message lists all
-            misfits.
+        UserWarning: A module of the program or a predictor of the file has no counterpart, or a value of the file does
+            not fit; the message lists all misfits.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path is a {type(path).__name__}: write promptgrad.train.from_dspy(state, program)")
@@ -119,7 +118,8 @@ def load_dspy(
         for at, value in before.items():
             parameters[at].data = value
         raise _refusal(f"{path} does not fit {type(program).__name__}", report)
-    if left := [at for at in (*report.missing, *report.unexpected) if at in modules or at in theirs]:
+    left = [at for at in (*report.missing, *report.unexpected) if at in modules or at in theirs]
+    if left := [*left, *report.invalid]:
         fault = f"{path} does not fit {type(program).__name__} in all; left out: {', '.join(left)}"
         aio.warn(f"{chr(10).join([fault, *report._misfits()])}\nstrict=True refuses it.", UserWarning)
     for at, texts in report.descriptions.items():

@@ -210,6 +210,17 @@ def test_misfits_of_fields_and_demos_are_reported():
     assert "invalid     instruction: must be str, not int" in shown
 
 
+def test_a_value_that_does_not_fit_is_warned_of(tmp_path):
+    file = tmp_path / "program.json"
+    demos = [{"question": "a", "score": 1}, {"question": "b", "score": "high"}]
+    file.write_text(json.dumps({"self": predictor(demos=demos)}))
+    model = nn.Predict("question -> score: int")
+    with pytest.warns(UserWarning, match=r"(?s)in all; left out: demos.*demo 2 is left out.*strict=True"):
+        report = pg.load_dspy(file, model)
+    assert [dict(demo) for demo in model.demos.data] == demos[:1]
+    assert list(report.invalid) == ["demos"]
+
+
 def test_strict_refuses_and_leaves_the_program(tmp_path):
     file = tmp_path / "program.json"
     file.write_text(json.dumps({"one": predictor("New."), "gone": predictor()}))
