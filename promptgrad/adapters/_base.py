@@ -173,10 +173,13 @@ class Format:
         """The text of a field without a thought at its beginning, and without what shields it.
 
         Raises:
-            ParseError: It is all thought.
+            ParseError: It is all thought, or the name of the field in braces.
         """
         if body[:1] == EDGE:
             return unshield(body)
+        if body[:1] == "{" and body[1:-1].strip("{} ") == name:
+            reason = f"`{name}` repeats its name in place of a value"
+            raise ParseError(f"output {name!r} is {body!r}", reply=body, reason=reason)
         if not body.startswith(THOUGHTS):
             return body
         found = without_thinking(Completion(body), self.signature.outputs)

@@ -11,9 +11,9 @@ from promptgrad.adapters._base import Adapter, Format, unreadable
 from promptgrad.adapters._debris import check_echo, is_echo, unmarked
 from promptgrad.adapters._frames import is_courtesy, is_frame, without_fence
 from promptgrad.adapters._grammars import quoted, value_rule
-from promptgrad.adapters._nearly_json import Odd, TooLong, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, TooLong, in_fence, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_sections, place_of_all
-from promptgrad.adapters._read import in_fence, is_unsaid, reader
+from promptgrad.adapters._read import is_unsaid, reader
 from promptgrad.adapters._sections import (
     ESCAPING,
     as_text,
@@ -253,7 +253,7 @@ class ChatFormat(Format):
         """The last body of a reply that lacks its last line: without that marker behind it, or the first half of it."""
         whole = body.removesuffix(self.last).rstrip()
         rest, _, line = whole.rpartition("\n")
-        return rest.rstrip() if len(line) > 2 and self.last.startswith(line) else whole
+        return rest.rstrip() if len(line) > 1 and self.last.startswith(line) else whole
 
     # --- replies that are still being written ---
 
@@ -327,7 +327,7 @@ class ChatFormat(Format):
             self._loose = [
                 re.compile(pattern, re.IGNORECASE | re.MULTILINE)
                 for pattern in (
-                    rf"\[\[[ \t#]*({name})[ \t#]*\]\][*_` \t:]*",
+                    rf"(?:\\?\[|【){{2}}[ \t#]*({name})[ \t#]*(?:\\?\]|】){{2}}[*_` \t:]*",
                     rf"^{decoration}({name})[*_` \t]*:[*_` \t]*",
                     rf"^[ \t]*(?:#+[ \t]*|\*\*)({name})[ \t*]*$",
                 )

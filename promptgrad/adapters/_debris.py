@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from promptgrad._patterns import late_pattern
+from promptgrad.adapters._nearly_json import Odd, in_fence, loads
 from promptgrad.adapters._unclear import Unclear
 from promptgrad.adapters._values import describe
 from promptgrad.signature import Field
@@ -21,11 +22,18 @@ TURN_BEGINNINGS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")
 """The special tokens that end a turn, and those that begin one, in the dialects of models."""
 _END_OF_TURN = f"(?:{'|'.join(map(re.escape, TURN_ENDS))})"
 _GOES_ON = late_pattern(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:{'|'.join(map(re.escape, TURN_BEGINNINGS))})")
+_OF_CALL = r"\w{0,20}(?:tool|function)_?(?:call(?:ing)?s?|use)|tools|invoke"
+_BAR = "[|\N{FULLWIDTH VERTICAL LINE}]"
 _CALL = late_pattern(
-    r"\s*(?:<tool_calls?>|<function=|<function_calls?>|<\|python_tag\|>|<\|tool_calls?|"
-    r"<\N{FULLWIDTH VERTICAL LINE}tool|"
-    r"\[TOOL_CALLS\])"
+    rf"^[ \t]*(?:<(?:\w{{1,20}}:)?(?:{_OF_CALL}|function(?==))\b[^<>\n]{{0,200}}>|<function="
+    rf"|<{_BAR}[^<>\s]{{0,40}}(?:tool|python_tag|function_?call|action|plugin|DSML)[^<>\n]{{0,60}}>"
+    r"|<start_function_call>|\[TOOL_CALLS\]|functools\[|✿FUNCTION✿|(?:commentary )?to=functions\."
+    r"|```tool_(?:call|code|use)\b)",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""What begins a call of a tool in the chat templates of models: a tag, a special token or a fence that is named so."""
+_CALL_KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})
+_MOST = 10_000
 _HALF = late_pattern(r"\s*(?:\[\[?[ \t]*#|\[\[(?:[ \t]*\w+)?\s*\Z)")
 
 
@@ -76,14 +84,42 @@ def unmarked(text: str, name: str) -> str:
     Raises:
         Unclear: It begins with half a marker, or is a call of a tool.
     """
-    if _CALL.match(text):
-        raise Unclear("it calls a tool, and there is none to call: answer in the format")
+    check_call(text)
     if _HALF.match(text) or re.match(rf"\s*#+[ \t]*{re.escape(name)}[ \t]*#+", text, re.IGNORECASE):
         raise Unclear(f"the marker of `{name}` is not whole")
     opens, closes = f"<{name}>", f"</{name}>"
     if (opens in text) is not (closes in text):
         text = text.removeprefix(opens).removesuffix(closes).strip()
     return text if text.strip("\u200b\u2060\ufeff") else ""
+
+
+def check_call(text: str) -> None:
+    """Refuse a text that holds a call of a tool in place of an answer, as a model's chat template writes it.
+
+    Raises:
+        Unclear: A line of it begins one, outside of quotes and fences, or it is the object of one.
+    """
+    call = _CALL.search(text[:_MOST])
+    if (call is not None and "`" not in text[: call.start()]) or _is_call(text.strip()):
+        raise Unclear("it calls a tool, and there is none to call: answer in the format")
+
+
+def _is_call(text: str) -> bool:
+    """Whether a text is an object, or a list of them, with the name of a tool and its arguments, and nothing else."""
+    if not text.startswith(("{", "[", "```")) or '"name"' not in text[:_MOST]:
+        return False
+    try:
+        value = loads(in_fence(text))
+    except Odd:
+        return False
+    calls = value if isinstance(value, list) else [value]
+    return bool(calls) and all(
+        isinstance(call, dict)
+        and call.keys() <= _CALL_KEYS
+        and isinstance(call.get("name"), str)
+        and isinstance(call.get("arguments", call.get("parameters")), (dict, str))
+        for call in calls
+    )
 
 
 def is_echo(body: str, field: Field) -> bool:

@@ -9,14 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptgrad.adapters._base import Adapter, Format, unreadable
+from promptgrad.adapters._debris import check_call
 from promptgrad.adapters._kinds import is_structure, members
-from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, in_fence, loads, loads_nearly, values_in
 from promptgrad.adapters._place import ValuePlace, place_in_object
-from promptgrad.adapters._read import Reader, in_fence, is_unsaid, reader
+from promptgrad.adapters._read import Reader, is_unsaid, reader
 from promptgrad.adapters._sections import ESCAPING, sections_of
 from promptgrad.adapters._shield import shield
 from promptgrad.adapters._taken_back import takes_back, takes_back_by_name
 from promptgrad.adapters._tool_fields import with_tools
+from promptgrad.adapters._unclear import Unclear
 from promptgrad.adapters._values import describe, tidy_schema
 from promptgrad.errors import ParseError
 from promptgrad.lm import Content
@@ -200,6 +202,10 @@ class JSONFormat(Format):
             bare = self.text_of(self.single, reply.strip()) if field.is_text else text
             if field.is_text and "[[ ##" in bare:
                 raise unreadable(reply, "it is not a JSON object", self.signature)
+            try:
+                check_call(reply)
+            except Unclear as unclear:
+                raise unreadable(reply, str(unclear), self.signature) from None
             return {self.single: bare if read is None else read(bare)}
         framed = [(start, end) for start, end, value in places if value in named]
         if any(is_unsaid(reply, *place) for place in framed) or (framed and takes_back(reply[framed[-1][1] :])):

@@ -355,3 +355,11 @@ def _unescape(match: re.Match[str]) -> str:
     if sign in _SIGNS:
         return _SIGNS[sign]
     return sign if sign in "\"'\\/`" else match[0]
+
+
+def in_fence(text: str) -> str:
+    """The inside of a code fence around a whole text; any other text as it is."""
+    if not text.startswith("```") or not text.endswith("```") or len(text) < 7 or text.find("```", 3) != len(text) - 3:
+        return text
+    head, _, body = text[3:-3].partition("\n")
+    return body.strip() if body.strip() and not set(head) & set("[{\"'") else text[3:-3].strip()

@@ -6,7 +6,7 @@ _SIGN_END = "\N{WHITE LEFT-POINTING TRIANGLE}/"
 _STARTS = (
     *("<", "\N{WHITE LEFT-POINTING TRIANGLE}", "[THINK", "[REASONING]", "analysis", "Here is my thought"),
     *("```think", "```thought", "```reason", "Thinking...", "assistant", "Here's my thought", "&lt;think", "/think"),
-    "Here are my reasoning",
+    *("Here are my reasoning", "\\<think", "\N{FULLWIDTH LESS-THAN SIGN}think"),
 )
 _bare = [""]
 """The last text that holds none: a transport looks at a reply, and at once an adapter at the same one."""

@@ -31,6 +31,7 @@ _FOLDED = late_pattern(
 """A part of a page that people unfold, as interfaces write a model's thoughts."""
 _OF_THOUGHT = late_pattern(r"\b(?:reason|think|thought)", re.IGNORECASE)
 _FENCE = late_pattern(r"```(?:think|thinking|thoughts?|reasoning)[ \t]*\n")
+_WIDE = ("\N{FULLWIDTH LESS-THAN SIGN}", "\N{FULLWIDTH GREATER-THAN SIGN}")
 _SIGNS = {  # what opens a thought, in the special tokens of a family of models, and what closes it
     "<|channel>thought": "<channel|>",
     "<unused94>thought": "<unused95>",
@@ -41,7 +42,11 @@ _SIGNS = {  # what opens a thought, in the special tokens of a family of models,
     "<|im_start|>think": "<|im_start|>answer",
     "/think\n": "<|im_start|>assistant",
     "<ctrl94>thought": "<ctrl95>",
-    "&lt;think&gt;": "&lt;/think&gt;",
+    **{
+        f"{opens}{name}{closes}": f"{opens}/{name}{closes}"
+        for name in ("think", "thinking")
+        for opens, closes in (("&lt;", "&gt;"), ("\\<", "\\>"), _WIDE)
+    },
     "Here is my thought process:": "Here is my response:",
     "Here's my thought process:": "Here's my response:",
     "Here are my reasoning steps:": "[BEGIN FINAL RESPONSE]",
@@ -91,6 +96,7 @@ _TURN = late_pattern(
     r"assistant(?=analysis|\s*<\w{0,20}think)|(?<=>))"
 )
 """The beginning of a turn, which some servers leave in."""
+_ROLE = late_pattern(r"assistant|model", re.IGNORECASE)
 
 
 def without_thinking(
@@ -179,7 +185,9 @@ def split_thinking(
     if opens:
         rest = rest[len(opens) :].removesuffix(_WRAPPED[opens]).strip()
     elif not thoughts:
-        return None, text
+        turn = _TURN.match(rest)
+        begins_one = turn is not None and _ROLE.search(turn[0]) and rest[turn.end() : turn.end() + 1] not in (" ", "")
+        return ("", rest[turn.end() :].lstrip()) if turn is not None and begins_one else (None, text)
     behind = _behind(rest, named, prompt) if thoughts and rest.endswith(">") else None
     if behind is not None:
         rest, thought = behind

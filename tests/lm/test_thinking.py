@@ -38,6 +38,9 @@ DIALECTS = [
     "<think_fast>It is Paris.</think_fast>\n\nParis",
     "<chain-of-thought>It is Paris.</chain-of-thought>Paris",
     "<|think|>It is Paris.<|/think|>Paris",
+    "\\<think\\>It is Paris.\\</think\\>Paris",
+    "\N{FULLWIDTH LESS-THAN SIGN}think\N{FULLWIDTH GREATER-THAN SIGN}It is Paris."
+    "\N{FULLWIDTH LESS-THAN SIGN}/think\N{FULLWIDTH GREATER-THAN SIGN}Paris",
     "\ufeff\N{ZERO WIDTH SPACE}<think>It is Paris.</think>Paris",
     "<|im_start|>assistant\n<think>It is Paris.</think>Paris",
     "<think/><think>It is Paris.</think>Paris",
