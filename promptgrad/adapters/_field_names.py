@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
 
@@ -34,11 +35,24 @@ class FieldNames:
         keys = [other for other in given if isinstance(other, str) and _stem(other) == _stem(key)]
         return found[0] if len(found) == len(keys) == 1 else key
 
+    def list_of(self, key: str) -> str:
+        """The field of several values of which the key is the name of one; "" if there is none."""
+        found = self._by_stem.get(_stem(key), []) if len(_stem(key)) > 2 else []
+        return found[0] if len(found) == 1 and found[0] in self._lists and found[0] != key else ""
+
     def item_of(self, name: str, key: str, item: Any) -> Any:
         """The value of a field under a key; one item of a list stands under a key in the singular."""
         if name in self._lists and _key(name) == f"{_key(key)}s" and isinstance(item, (int, float, dict)):
             return [item]
         return item
+
+
+def is_near(key: str, name: str) -> bool:
+    """Whether a key may be a misspelt name, a part of it or more than it."""
+    one, other = _key(key), _key(name)
+    if min(len(one), len(other)) < 4 or max(len(one), len(other)) > 60:
+        return False
+    return one in other or other in one or SequenceMatcher(None, one, other).ratio() >= 0.8
 
 
 def _key(name: str) -> str:

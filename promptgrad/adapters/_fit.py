@@ -7,18 +7,17 @@ nobody meant it, such as true to 1. What it does not know, it leaves to pydantic
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache, partial
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from promptgrad._patterns import late_pattern
-from promptgrad.adapters._field_names import FieldNames
+from promptgrad.adapters._fit_object import Fit, Misfit, ObjectFit, fit_at
 from promptgrad.adapters._kinds import (
     MOMENTS,
     bare,
@@ -30,33 +29,18 @@ from promptgrad.adapters._kinds import (
     is_named_tuple,
     is_structure,
     members,
-    own_validators,
 )
 from promptgrad.adapters._nearly_json import Exact
 from promptgrad.adapters._numbers import read_number
-from promptgrad.adapters._taken_back import stands_for
 from promptgrad.adapters._units import odd_items
 from promptgrad.adapters._words import BOOLEAN_WORDS, is_nothing, mentions, read_boolean, read_choice, spellings
 
-Fit = Callable[[Any], Any]
 _NUMBERS = (int, float, Decimal)
 _GROUPED = late_pattern(r"(?<![\d.,])(-?[1-9]\d{0,2})\.000(?![\d.,])", re.ASCII)
 _UNCLEAR_SPAN = late_pattern(r"\s*[-+]?(?:\d+:\d\d\s*\Z|P(?:\d+Y)?\d+M)", re.IGNORECASE)
 """Hours and minutes, or minutes and seconds; months, which have no one length and may be meant as minutes."""
 _FROM_TO = late_pattern(r"(?<![\d:])(\d{1,2}:\d\d)\s*[-\N{EN DASH}\N{MINUS SIGN}]\s*(\d{1,2}:\d\d)\Z")
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-
-
-class Misfit(ValueError):
-    """A value has no reading as its type, or more than one.
-
-    Attributes:
-        choices: The values that it may mean, where there are several.
-    """
-
-    def __init__(self, reason: str, choices: Sequence[Any] = ()) -> None:
-        super().__init__(reason)
-        self.choices = tuple(choices)
 
 
 def fitter(annotation: Any) -> Fit | None:
@@ -97,10 +81,10 @@ def _make(annotation: Any) -> Fit | None:
     if is_mapping(origin) and args:
         return _checked(args[-1], _fit_pairs(fitter(args[0]), fitter(args[1]) if len(args) == 2 else None))
     if is_named_tuple(annotation):
-        by_name = _Fields(annotation)
+        by_name = ObjectFit(annotation, fitter)
         return lambda value: by_name(value) if isinstance(value, dict) else by_name.in_order(value)
     if isinstance(annotation, type) and has_fields(annotation):
-        return _Fields(annotation)
+        return ObjectFit(annotation, fitter)
     return None
 
 
@@ -204,13 +188,15 @@ def _fit_union(kinds: Sequence[Any], value: Any) -> Any:
         moments = [kind for kind in kinds if is_moment(kind)]
         if moments and all(is_moment(kind) or is_structure(kind) or kind in (str, type(None)) for kind in kinds):
             return _fit_moment(moments[0], value)
+        if int in kinds and not {float, Decimal} & {*kinds}:
+            _refuse_grouped(value)
         texts = isinstance(value, int) and all(_reads(kind) and kind not in _NUMBERS for kind in kinds)
         return _one_of(kinds, str(value)) if texts and bool not in kinds else value
     found = []
     reason: Misfit | None = None
     for kind in kinds:
         fit = fitter(kind)
-        if not is_structure(kind) or not _holds(kind, value) or (isinstance(fit, _Fields) and fit.lacks(value)):
+        if not is_structure(kind) or not _holds(kind, value) or (isinstance(fit, ObjectFit) and fit.lacks(value)):
             continue
         try:
             found.append(value if fit is None else fit(value))
@@ -310,7 +296,7 @@ def _fit_items(fit: Fit | None) -> Fit | None:
     if fit is None:
         return None
     return lambda value: (
-        [_at(number, fit, item) for number, item in enumerate(value)] if isinstance(value, list) else value
+        [fit_at(number, fit, item) for number, item in enumerate(value)] if isinstance(value, list) else value
     )
 
 
@@ -322,7 +308,7 @@ def _fit_places(fits: Sequence[Fit | None]) -> Fit | None:
         if not isinstance(value, list) or len(value) != len(fits):
             return value
         return [
-            item if fit is None else _at(number, fit, item)
+            item if fit is None else fit_at(number, fit, item)
             for number, (fit, item) in enumerate(zip(fits, value, strict=True))
         ]
 
@@ -338,112 +324,10 @@ def _fit_pairs(key_fit: Fit | None, fit: Fit | None) -> Fit | None:
             return value
         made: dict[Any, Any] = {}
         for key, item in value.items():
-            name = key if key_fit is None else _at(key, key_fit, key)
+            name = key if key_fit is None else fit_at(key, key_fit, key)
             if name in made:
                 raise Misfit(f"has the key {key!r} twice")
-            made[name] = item if fit is None else _at(key, fit, item)
+            made[name] = item if fit is None else fit_at(key, fit, item)
         return made
 
     return apply
-
-
-def _at(place: Any, fit: Fit, item: Any) -> Any:
-    try:
-        return fit(item)
-    except Misfit as misfit:
-        raise Misfit(f"at {place}: {misfit}") from None
-
-
-class _Fields:
-    """Fits the fields of a pydantic model, dataclass, TypedDict or named tuple; made when first used."""
-
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
-        self._fits: dict[str, Fit | None] | None = None
-        self._names = FieldNames(())
-        self._has_aliases = False
-
-    def _prepared(self) -> dict[str, Fit | None]:
-        if self._fits is None:
-            kinds: dict[str, Any] = {}
-            model_fields = getattr(self._kind, "model_fields", None)
-            whole, own = own_validators(self._kind)
-            if model_fields is not None and not whole:
-                for name, field in model_fields.items():
-                    alias = field.validation_alias or field.alias
-                    self._has_aliases |= alias is not None
-                    left_alone = name in own or "*" in own or has_validator(field.metadata)
-                    kinds[alias if isinstance(alias, str) else name] = None if left_alone else field.annotation
-            elif not whole:
-                hints = get_type_hints(self._kind)
-                has_own = dataclasses.is_dataclass(self._kind)
-                known = [entry.name for entry in dataclasses.fields(self._kind)] if has_own else hints
-                kinds = {name: hints[name] for name in known}
-            self._names = FieldNames(
-                kinds, [name for name, kind in kinds.items() if kind is not None and _is_list(kind)]
-            )
-            self._fits = {name: None if kind is None else fitter(kind) for name, kind in kinds.items()}
-        return self._fits
-
-    def lacks(self, value: Any) -> bool:
-        """Whether an object has none of the keys, or not one that it needs."""
-        if not isinstance(value, dict):
-            return False
-        fits = self._prepared()
-        there = {
-            name
-            for key in value
-            if isinstance(key, str)
-            for name in (self._named(key, value), *self._names.all_of(key))
-        }
-        if fits and there.isdisjoint(fits):
-            return bool(value)
-        model_fields = getattr(self._kind, "model_fields", None)
-        if model_fields is None:
-            return False
-        return any(
-            field.is_required() and there.isdisjoint((name, field.alias or name))
-            for name, field in model_fields.items()
-        )
-
-    def _is_open(self) -> bool:
-        return bool(getattr(self._kind, "model_config", {}).get("extra") == "allow")
-
-    def _named(self, key: str, value: Mapping[Any, Any]) -> str:
-        """The field that a key of an object stands for; the key itself if it stands for none."""
-        if key in self._prepared():
-            return key
-        near = self._names.all_of(key)
-        if len(near) == 1 and not (self._is_open() and near[0] in value):
-            return near[0]
-        return key if near or self._is_open() or self._has_aliases else self._names.sole(key, value)
-
-    def in_order(self, value: Any) -> Any:
-        """A named tuple that is written as a list."""
-        fits = list(self._prepared().values())
-        if not isinstance(value, list) or len(value) > len(fits):
-            return value
-        return [
-            item if fit is None else _at(number, fit, item)
-            for number, (item, fit) in enumerate(zip(value, fits, strict=False))
-        ]
-
-    def __call__(self, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        fits = self._prepared()
-        made: dict[Any, Any] = {}
-        for key, given in value.items():
-            name = self._named(key, value) if isinstance(key, str) else key
-            item = given if name == key else self._names.item_of(name, key, given)
-            fit = fits.get(name)
-            if name in made and made[name] != item:
-                raise Misfit(f"has the key {name!r} twice")
-            made[name] = item if fit is None else _at(name, fit, item)
-        if fits and not (self._is_open() or self._has_aliases) and (reason := stands_for(made, fits)):
-            raise Misfit(reason)
-        return made
-
-
-def _is_list(annotation: Any) -> bool:
-    return all(is_list(get_origin(kind) or kind) for kind in members(annotation) if kind is not type(None))

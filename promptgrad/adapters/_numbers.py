@@ -155,7 +155,7 @@ _TURNS = late_pattern(  # words beside a number by which it is not simply the va
     r"negative|deficit|overdrawn|in the red|short|ish|tb[dc]|max(?:imum)?|minimum|"
     r"percentage points?|each|apiece|ago|early|behind|loss(?:es)?|decreas\w*|declin\w*|drops?|debts?|tops|lower|"
     r"cheaper|down|off|shy|overdraft|googol|"
-    r"owed|owing|(?-i:[DC][Rr]|B\.?C\.?E?)|"
+    r"refund\w*|rebates?|discounts?|withdrawals?|owed|owing|(?-i:[DC][Rr]|B\.?C\.?E?)|"
     r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
     r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
     rf"skip\w*|ignor\w*|exclud\w*|omit\w*|remov\w*|reject\w*|cancel\w*|delet\w*|duplicate\w*|{NOT_MEANT}|"

@@ -16,7 +16,7 @@ from promptgrad._patterns import late_pattern
 from promptgrad.adapters._fit import Misfit, fitter
 from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._labels import names_other, own_label
-from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, loads, loads_nearly, values_in
+from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, in_fence, loads, loads_nearly, values_in
 from promptgrad.adapters._taken_back import leaves_out, takes_back
 from promptgrad.adapters._values import choices
 from promptgrad.adapters._words import is_nothing
@@ -29,6 +29,11 @@ _NEXT_ITEM = late_pattern(r"\s(?:2[.)]|[*•])\s")
 _NO_ITEM = late_pattern(
     r"\(?(?:empty|nothing|none|no (?:\w+ ){0,4}(?:items?|results?|matches|found|identified|detected|mentioned|given|"
     r"listed|provided|available|present|applicable))(?: (?:found|identified|listed|here|to report))?\)?\.?",
+    re.IGNORECASE,
+)
+_HEAD_OF_OTHER = late_pattern(
+    r"[\s*_#>]*(?:(?:the|my|all) )?(source|reference|citation|bibliograph|footnote|note|step|reasoning|thought|"
+    r"thinking|rationale|analys[ei]s|draft|attempt|example|caveat|assumption)\w{0,3}\s*:",
     re.IGNORECASE,
 )
 _STRUCK = late_pattern(r"~~.+~~")
@@ -177,6 +182,8 @@ class Reader:
             blame = blame or error
         found: list[Any] = []
         items = bullets(whole)
+        if items is not None and self._is_beside(whole):
+            items, why = None, "stands below the name of something else: give the value alone"
         said, last = True, len(text)
         try:
             made = values_in(text, too_long=too_long) if items is None else [(0, len(text), items)]
@@ -200,6 +207,11 @@ class Reader:
         if blame is None:
             self.field.validate_json(text)
         raise blame or self._error(why, text)
+
+    def _is_beside(self, text: str) -> bool:
+        """Whether a list stands below the name of what stands beside answers: "Sources:", "Steps:"."""
+        head = _HEAD_OF_OTHER.match(text)
+        return head is not None and head[1].lower() not in self.field.name.lower()
 
     def _refuse(self, reason: str, value: Any) -> NoReturn:
         raise self._error(reason, value)
@@ -327,14 +339,6 @@ def _loads_either(text: str) -> Any:
         return loads(text)
     except Odd:
         return loads_nearly(text)
-
-
-def in_fence(text: str) -> str:
-    """The inside of a code fence around a whole text; any other text as it is."""
-    if not text.startswith("```") or not text.endswith("```") or len(text) < 7 or text.find("```", 3) != len(text) - 3:
-        return text
-    head, _, body = text[3:-3].partition("\n")
-    return body.strip() if body.strip() and not set(head) & set("[{\"'") else text[3:-3].strip()
 
 
 def bullets(text: str) -> list[str] | None:

@@ -116,12 +116,13 @@ def stands_for(given: Mapping[str, object], fields: Collection[str]) -> str:
         if takes_back_by_name(key, given[key], fields, ()):
             return f"has {key!r} beside its fields, which may be another value of one: give each once"
         for name in fields:
-            if name not in given and _parts(name) <= _parts(key):
+            if name not in given and words_of(name) <= words_of(key):
                 return f"has no {name!r}, and {key!r}, which may stand for it"
     return ""
 
 
-def _parts(name: str) -> set[str]:
+def words_of(name: str) -> set[str]:
+    """The words of which a name is made, in the singular."""
     words = re.sub(r"(?<=[a-z\d])(?=[A-Z])", "_", name)
     return {word.removesuffix("s") for word in re.split(r"[\W_]+", words.casefold())}
 

@@ -22,7 +22,9 @@ _STATED = late_pattern(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
 _TURNS = late_pattern(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
     r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
-    r"else|otherwise|default|fallback|doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|previously|sometimes|"
+    r"else|otherwise|default|fallback|unlikely|improbable|impossible|implausible|dubious|questionable|supposed|alleged|"
+    r"claimed|rumou?red|believed|said to|doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|"
+    r"previously|sometimes|"
     r"used to|too \w+ to|once (?:was|were))\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
@@ -42,8 +44,13 @@ _JOINS = late_pattern(r"(?<=[^\W\d])[_-](?=\w)")
 _NUMBERED = late_pattern(r"no\.\s*\d")
 """The abbreviation of "number"."""
 _SHORT = 600
-_RATED = late_pattern(r"\s*[:=]\s*[-+]?\.?\d")
-"""One of several options with its share or score."""
+_RATED = late_pattern(r"\s*(?:[:=]\s*[-+]?\.?\d|\(?\s*(?:0?\.[0-4]|[0-4]?\d(?:\.\d+)? ?%))")
+"""One of several options with its share or score, or one that is less likely than not: "true (0.3)"."""
+_AFFIRMS = (
+    r"(?:\A|[.!;])\s*(?:i|you|we|they|he|she|it|this|that|there) "
+    r"(?:is|are|am|was|were|do|does|did|has|have|can|will)[.!]*\s*\Z"
+)
+"""What a "no" is followed by where it answers the contrary: "No, it is"."""
 _COMPARED = late_pattern(r"(?:[<>!]=|[<≤≥≠~])\s*\S+\s*\Z|\A>\S")
 _STARRED = late_pattern(r"\w\*\s*\Z")
 """A grade, or a note at the foot."""
@@ -58,7 +65,8 @@ _UNSAYS = late_pattern(
 )
 _UNSAYS_ONE = {
     False: late_pattern(
-        r"\b(?:yes|true)\b|(?:\bnot|n['\N{RIGHT SINGLE QUOTATION MARK}]t) (?:false|untrue|incorrect|wrong)\b"
+        rf"\b(?:yes|true|yeah|yep|yup)\b|{_AFFIRMS}|"
+        r"(?:\bnot|n['\N{RIGHT SINGLE QUOTATION MARK}]t) (?:false|untrue|incorrect|wrong)\b"
     ),
     True: late_pattern(r"\b(?:no|not|false|never)\b|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b"),
 }

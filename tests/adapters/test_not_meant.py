@@ -32,6 +32,18 @@ class Person(pydantic.BaseModel):
     ok: bool = True
 
 
+class Marked(pydantic.BaseModel):
+    name: str
+    okay: bool = True
+    tags: list[str] = []
+    kind: Literal["plain", "fancy"] = "fancy"
+    tone: Mood | None = None
+
+
+class Series(pydantic.BaseModel):
+    runs: list[int]
+
+
 class Open(pydantic.BaseModel, extra="allow"):
     name: str
     age: int = 0
@@ -94,6 +106,7 @@ half of 5
 五
 5 mil euros
 5 millares
+$5 refund
 """,
     ),
     (
@@ -154,6 +167,13 @@ Sí
 没错
 No (I mean yes)
 #t
+No, it is.
+No, they do
+No, yeah
+Unlikely to be true
+It is said to be true
+true (0.3)
+yes (20%)
 """,
     ),
     (
@@ -189,6 +209,7 @@ positive is not the label
 Definitely not: positive
 label != positive
 else: positive
+positive (0.2)
 default: positive
 """,
     ),
@@ -243,6 +264,8 @@ all but [1]
 [0x10]
 [1] [2]
 [1]⏎⏎[2]
+Sources:⏎- 1⏎- 2
+Steps:⏎1. 5⏎2. 6
 """,
     ),
     (
@@ -280,6 +303,7 @@ a; b
 a and b
 Candidates:⏎- a⏎- b⏎Chosen:⏎- a
 Pros:⏎- a⏎Cons:⏎- b
+My thoughts:⏎- a⏎- b
 """,
     ),
     (
@@ -468,6 +492,51 @@ def test_a_key_that_may_stand_for_a_field_is_asked_again(key: str) -> None:
     assert read(Person, section(reply)) == "again"
     assert read(list[Person], section(f"[{reply}]")) == "again"
     assert read(dict[str, Person], section(f'{{"a": {reply}}}')) == "again"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        '"valid": false',
+        '"rejected": true',
+        '"is_valid": "yes"',
+        '"labels": ["a"]',
+        '"sort": "plain"',
+        '"mood": "Negative"',
+    ],
+)
+def test_a_key_whose_value_may_be_that_of_a_missing_field_is_asked_again(other: str) -> None:
+    """The default of a field is no answer where the model said something of its kind under another name."""
+    reply = f'{{"name": "A", {other}}}'
+    assert read(Marked, section(reply)) == "again"
+    assert read(list[Marked], section(f"[{reply}]")) == "again"
+    whole = '"okay": true, "tags": [], "kind": "fancy", "tone": "neutral"'
+    assert read(Marked, section(f'{{"name": "A", {whole}, {other}}}')).okay is True
+
+
+def test_what_stands_beside_answers_and_texts_are_no_missing_field() -> None:
+    beside = '"note": "plain", "sources": ["a"], "count": 3, "name_checked": true, "remark": "it is so"'
+    assert read(Marked, section(f'{{"name": "A", {beside}}}')) == Marked(name="A")
+
+
+@pytest.mark.parametrize(("other", "found"), [("2", "again"), ("[1]", [1]), ("1", [1])])
+def test_another_item_of_a_list_under_its_singular_is_asked_again(other: str, found: Any) -> None:
+    value = read(Series, section(f'{{"runs": [1], "run": {other}}}'))
+    assert (value if value == "again" else value.runs) == found
+
+
+def test_the_own_name_of_a_list_may_stand_above_it() -> None:
+    for name in ("steps", "sources", "next_steps"):
+        signature = Signature([Field("question", str, "", "input"), Field(name, list[str], "", "output")], "Answer.")
+        reply = f"[[ ## {name} ## ]]\nThe {name.rpartition('_')[2]}:\n- a\n- b\n\n[[ ## completed ## ]]"
+        assert ChatAdapter().parse(signature, reply) == {name: ["a", "b"]}
+
+
+def test_twelve_thousand_in_places_of_three_is_no_twelve_for_an_optional_number() -> None:
+    for kind in (int, int | None, int | bool):
+        assert read(kind, section("12.000")) == "again"
+    assert read(int | None, section("12.0")) == 12
+    assert read(float | None, section("12.000")) == 12.0
 
 
 def test_other_keys_beside_those_of_a_model_are_left_out() -> None:
