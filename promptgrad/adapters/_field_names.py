@@ -48,8 +48,12 @@ class FieldNames:
 
 
 def is_near(key: str, name: str) -> bool:
-    """Whether a key may be a misspelt name, a part of it or more than it."""
-    one, other = _key(key), _key(name)
+    """Whether a key may be a misspelt name, a part of it or more than it, or one of them an abbreviation: `qty`."""
+    one, other = sorted((_key(key), _key(name)), key=len)
+    if 2 < len(one) < len(other) < 60 and one[0] == other[0]:
+        letters = iter(other)
+        if all(letter in letters for letter in one):
+            return True
     if min(len(one), len(other)) < 4 or max(len(one), len(other)) > 60:
         return False
     return one in other or other in one or SequenceMatcher(None, one, other).ratio() >= 0.8

@@ -78,7 +78,7 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _POWER_RAISED = late_pattern(r" ?[x\N{MULTIPLICATION SIGN}\N{MIDDLE DOT}*] ?10([⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3})")
 _PERCENT = late_pattern(r"[ \N{NO-BREAK SPACE}]?(?:%|percent\b|per cent\b|pct\b)", re.IGNORECASE)
 _BESIDE = late_pattern(
-    r"(?:(?<=[\w.%*])\s?\[\d{1,3}|"
+    r"(?:(?<=[\w.%*\]])\s?\[\d{1,3}|"
     r"\b(?:confidence|certainty|likelihood|sources?|refs?|references?|footnotes?|see page)\b"
     r"[\s*_\"':=(\[]*[\d.,]+ ?%?)\Z",
     re.IGNORECASE,

@@ -503,6 +503,7 @@ def test_a_key_that_may_stand_for_a_field_is_asked_again(key: str) -> None:
         '"labels": ["a"]',
         '"sort": "plain"',
         '"mood": "Negative"',
+        '"tgs": 0',
     ],
 )
 def test_a_key_whose_value_may_be_that_of_a_missing_field_is_asked_again(other: str) -> None:

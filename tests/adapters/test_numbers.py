@@ -432,6 +432,7 @@ def test_ways_of_other_places_that_have_one_reading(text, value):
     [
         ("**-7**", -7), ("It is *-7*.", -7), ("`-7.5`", -7.5), ("'-$7'", -7), ("2**10", None), ("10^6", None),
         ("42 (90% confident)", 42), ("42\nConfidence: 0.9", 42), ("42 [1]", 42), ("42[12]", 42), ("Confidence: 3", 3),
+        ("42 [1][2]", 42), ("42 [1] [12]", 42),
         ("3 tys.", None), ("3 mille", None), ("7\N{EN DASH}9", 9), ("[1] 42", 42), ("a [3]", 3),
     ],
 )  # fmt: skip
