@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin, get_type_hints
 
-from promptgrad.adapters._fit import Misfit
+from promptgrad.adapters._fit_object import Misfit
 from promptgrad.adapters._kinds import bare, has_fields, is_list, is_mapping, is_named_tuple, members
 from promptgrad.adapters._nearly_json import Odd, loads
 from promptgrad.adapters._read import Reader

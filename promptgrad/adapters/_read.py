@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from promptgrad._patterns import late_pattern
-from promptgrad.adapters._fit import Misfit, fitter
+from promptgrad.adapters._fit import fitter
+from promptgrad.adapters._fit_object import Misfit
 from promptgrad.adapters._kinds import is_moment, is_structure, members
 from promptgrad.adapters._labels import names_other, own_label
 from promptgrad.adapters._nearly_json import Odd, TooLong, has_torn_numbers, in_fence, loads, loads_nearly, values_in
