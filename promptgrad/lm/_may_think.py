@@ -1,4 +1,4 @@
-"""`may_think`: whether a text may hold thoughts."""
+"""`may_think`: whether a text may hold thoughts; `turn_at_start`: whether it begins with the signs of a turn."""
 
 SPOKEN = "assistantfinal"
 """Channels where a server drops the special tokens and leaves the words between them."""
@@ -21,3 +21,15 @@ def may_think(text: str) -> bool:
         return True
     _bare[0] = text
     return False
+
+
+TURN_STARTS = (
+    *("<|im_start|>assistant", "<|start_header_id|>assistant<|end_header_id|>", "<start_of_turn>model"),
+    *("<|assistant|>", "<\N{FULLWIDTH VERTICAL LINE}Assistant\N{FULLWIDTH VERTICAL LINE}>"),
+)
+
+
+def turn_at_start(text: str) -> int:
+    """How many signs of a text begin a turn, and are no part of a sentence about it; 0 where none do."""
+    size = next((len(start) for start in TURN_STARTS if text.startswith(start)), 0)
+    return size if text[size : size + 1] not in (" ", "") else 0

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from promptgrad._patterns import late_pattern
 from promptgrad.lm._completion import Completion
-from promptgrad.lm._may_think import SPOKEN, may_think
+from promptgrad.lm._may_think import SPOKEN, TURN_STARTS, may_think, turn_at_start
 from promptgrad.lm._parts import Part, ReasoningPart, TextPart
 
 _ALWAYS = r"\w{0,20}think\w{0,20}|chain[_-]of[_-]thought|(?:inner[_-]|internal[_-])?monologue|scratchpad|cot"
@@ -96,7 +96,6 @@ _TURN = late_pattern(
     r"assistant(?=analysis|\s*<\w{0,20}think)|(?<=>))"
 )
 """The beginning of a turn, which some servers leave in."""
-_ROLE = late_pattern(r"assistant|model", re.IGNORECASE)
 
 
 def without_thinking(
@@ -185,9 +184,8 @@ def split_thinking(
     if opens:
         rest = rest[len(opens) :].removesuffix(_WRAPPED[opens]).strip()
     elif not thoughts:
-        turn = _TURN.match(rest)
-        begins_one = turn is not None and _ROLE.search(turn[0]) and rest[turn.end() : turn.end() + 1] not in (" ", "")
-        return ("", rest[turn.end() :].lstrip()) if turn is not None and begins_one else (None, text)
+        turn = turn_at_start(rest)
+        return ("", rest[turn:].lstrip()) if turn else (None, text)
     behind = _behind(rest, named, prompt) if thoughts and rest.endswith(">") else None
     if behind is not None:
         rest, thought = behind
@@ -339,7 +337,7 @@ def _stands_apart(before: str, after: str) -> bool:
 _ALWAYS_TAG = late_pattern(rf"<(?:\w{{1,20}}:)?({_ALWAYS})(?:\s[^<>]{{0,200}})?>", re.IGNORECASE)
 _LONGEST_START = 240
 _LONGEST_END = 40
-_FIRST_SIGNS = frozenset("<[\N{WHITE LEFT-POINTING TRIANGLE}")
+_FIRST_SIGNS = frozenset("<[\\&\N{WHITE LEFT-POINTING TRIANGLE}\N{FULLWIDTH LESS-THAN SIGN}")
 
 
 class ThinkingFeed:
@@ -397,6 +395,11 @@ class ThinkingFeed:
             return
         if any(begin.startswith(text) for begin in self._begins):
             return
+        if any(start.startswith(text) for start in TURN_STARTS):
+            return
+        if turn := turn_at_start(text):
+            self._held = text[turn:]
+            return
         tag, bracket, token = _ALWAYS_TAG.match(text), _BRACKET.match(text), _TOKEN.match(text)
         sign = next((opens for opens in _SIGNS if opens[0] in _FIRST_SIGNS and text.startswith(opens)), "")
         if tag is not None:
@@ -435,7 +438,7 @@ class ThinkingFeed:
                 break
             passed = end.end()
         else:
-            keep = max(self._held.rfind(sign, passed) for sign in "<[\N{WHITE LEFT-POINTING TRIANGLE}")
+            keep = max(self._held.rfind(sign, passed) for sign in _FIRST_SIGNS)
             keep = keep if keep >= len(self._held) - _LONGEST_END and keep >= 0 else len(self._held)
             thought, self._held = self._held[:keep], self._held[keep:]
         if thought:
