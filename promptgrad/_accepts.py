@@ -14,6 +14,7 @@ class Accepts:
 
     Attributes:
         positions: Whether it takes the tokens' positions.
+        caches: Whether it keeps what it read in a cache of transformers, and in no form of its own.
         starts: Tokens that the decoder of a sequence-to-sequence model reads before a reply; () for a causal one.
     """
 
@@ -22,6 +23,7 @@ class Accepts:
         accepted = inspect.signature(base.forward).parameters
         self.positions = "position_ids" in accepted
         self._cache = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
+        self.caches = self._cache in accepted
         self._keep = "logits_to_keep" in accepted
         self.starts = _starts(base)
 

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from promptgrad import aio
-from promptgrad._accepts import is_seq2seq
+from promptgrad._accepts import Accepts, is_seq2seq
 from promptgrad.errors import BadRequestError, ContextWindowError, LMError, MissingExtraError
 from promptgrad.lm._grammar import Grammars
 from promptgrad.lm._habits import Habits, without_system
@@ -93,6 +93,11 @@ class LocalEngine:
             raise
         except Exception as error:  # transformers, tokenizers and safetensors each have kinds of their own
             raise LMError(f"cannot load local model {lm.name!r}: {error}") from error
+        if not Accepts(self.model).caches:
+            raise LMError(
+                f"local model {lm.name!r} is a {type(self.model).__name__}, which keeps what it has read in a form of "
+                "its own: take a model that has a cache of transformers"
+            )
         self.name = lm.name
         self._habits = Habits("", lm.name, lm.without)
         self.model.eval()

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from promptgrad.errors import LMError
 from promptgrad.lm import Local, Message, Prefix, Request
 from tests.lm.conftest import WORDS
 from tests.lm.test_local import DEMOS, reference, together
@@ -77,3 +78,11 @@ def test_replies_are_those_of_transformers(family, tokenizer):
         reference(lora.model, tokenizer, one, 8) for one in asked
     ]
     lm.close()
+
+
+def test_a_model_whose_memory_is_in_a_form_of_its_own_is_refused(tokenizer):
+    """With each token it would have forgotten the ones before."""
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64}
+    model = transformers.RwkvForCausalLM(transformers.RwkvConfig(**sizes))
+    with pytest.raises(LMError, match="is a RwkvForCausalLM, which keeps what it has read in a form of its own"):
+        Local(model, tokenizer)("w1")
