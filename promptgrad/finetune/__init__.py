@@ -11,7 +11,7 @@ from promptgrad.finetune._place import is_served
 from promptgrad.finetune._preference import Preferences, acollect_preferences, collect_preferences
 from promptgrad.finetune._rollouts import Rollouts, RolloutStep
 from promptgrad.finetune._sample import Collected, acollect, collect, labeled, samples_of
-from promptgrad.finetune._sft import asft, sft
+from promptgrad.finetune._sft import adistill, asft, distill, sft
 from promptgrad.finetune._training import TuneSettings
 from promptgrad.finetune._training_job import JobResult, TrainingJob
 from promptgrad.finetune._tune import TuneResult
@@ -31,6 +31,7 @@ __all__ = [
     "TuneSettings",
     "acollect",
     "acollect_preferences",
+    "adistill",
     "adpo",
     "agrpo",
     "ajob",
@@ -38,6 +39,7 @@ __all__ = [
     "attach",
     "collect",
     "collect_preferences",
+    "distill",
     "dpo",
     "grpo",
     "is_served",

@@ -175,6 +175,37 @@ async def asft(
 sft = aio.blocking(asft, in_place=True)
 
 
+async def adistill(program: Module, data: Iterable[Example], teacher: Any, **options: Any) -> TuneResult:
+    """Fine-tune the local model of a program on what a teacher says; returns a new program.
+
+    The teacher is run on the examples, and the program learns its replies, given the prompts of its own: of a teacher
+    with demos, say, or of a larger model. With `metric=` it learns from the runs that are right, else from all of them.
+
+    Cost: `n` runs of the teacher for each example, then no LM call.
+    Source: distillation by the teacher's replies, Kim & Rush 2016, arXiv 1606.07947.
+
+    Args:
+        program: The program, on a local model.
+        data: Examples; without a metric they need no labels.
+        teacher: A program of the same structure, or an LM or its name for the program to run on.
+        options: Those of `sft`: `metric`, `n`, `threshold`, `lora`, `steps`, `lr`, `checkpoint`, ...
+
+    Raises:
+        TypeError: There is no teacher, or the data are records, which have their replies.
+        DataError: As of `sft`.
+        NoLMError: As of `sft`.
+    """
+    if teacher is None:
+        raise TypeError("distill needs a teacher: a program, an LM or its name")
+    given = listed(data)
+    if given and not isinstance(given[0], (Example, Mapping)):
+        raise TypeError(f"distill runs a teacher on examples, not on {type(given[0]).__name__}s: sft learns from these")
+    return await asft(program, given, teacher=teacher, **options)
+
+
+distill = aio.blocking(adistill, in_place=True)
+
+
 def _everything(example: Example, output: Any) -> float:
     """Score of every run of a teacher where no metric judges it."""
     return 1.0

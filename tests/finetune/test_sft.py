@@ -24,6 +24,7 @@ from promptgrad.finetune import (
     TuneSettings,
     asft,
     collect,
+    distill,
     labeled,
     local_lm,
     sft,
@@ -103,6 +104,21 @@ def test_without_a_metric_all_that_a_teacher_says_is_learned(program: nn.Predict
     result = sft(program, [Example(text=e.text).with_inputs("text") for e in data[0][:16]], teacher=teacher, steps=20)
     assert (result.collected.right, result.samples) == (16, 16)
     assert {str(result.program(text=example.text).answer) for example in data[2][:5]} == {"grey"}
+
+
+def test_distill_is_a_training_on_what_a_teacher_says(program: nn.Predict, data: Data) -> None:
+    teacher = lm.FunctionLM(lambda messages: "grey")
+    bare = [Example(text=e.text).with_inputs("text") for e in data[0][:4]]
+    made = distill(program, bare, teacher, steps=2)
+    assert made.lm.identity() == sft(program, bare, teacher=teacher, steps=2).lm.identity()
+    with pytest.raises(DataError, match="nothing to learn"):
+        distill(program, data[0][:4], teacher, metric=pocket.metric, steps=2)
+    with pytest.raises(TypeError, match="distill needs a teacher"):
+        distill(program, bare, None)
+    with pytest.raises(TypeError, match="examples, not on Conversations"):
+        distill(program, labeled(program, data[0][:2]), teacher)
+    with pytest.raises(TypeError, match=r"'learning_rate': write lr="):
+        distill(program, bare, teacher, learning_rate=1)
 
 
 def test_same_seed_same_weights(program: nn.Predict, data: Data) -> None:
