@@ -45,6 +45,7 @@ BROKEN = frozenset(
     {
         "error",
         "insufficient_system_resource",
+        "load",
         "abort",
         "aborted",
         "cancelled",

@@ -336,6 +336,8 @@ class HTTP(Transport):
         except (ValueError, RecursionError):
             fault = "is not JSON"
         else:
+            if isinstance(reply, list) and len(reply) == 1:
+                reply = reply[0]  # Google's errors
             if isinstance(reply, dict):
                 return reply
             fault = "is not a JSON object"

@@ -279,16 +279,16 @@ def _parts(value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
 
 _WITHIN = frozenset(
     {"error", "errors", "detail", "details", "metadata", "innererror", "violations", "choices", "raw", "loc"}
-    | {"prompt_feedback", "promptFeedback"}
+    | {"prompt_feedback", "promptFeedback", "base_resp"}
 )
 _NAMES = frozenset(
     {"code", "type", "status", "reason", "error_type", "__type", "message", "msg", "Message", "param", "raw"}
     | {"quotaId", "blockReason", "native_finish_reason", "error_code", "error_message", "error_msg", "description"}
-    | {"errorCode", "errorMessage", "statusCode"}
+    | {"errorCode", "errorMessage", "statusCode", "status_msg"}
 )
 _PROSE = frozenset(
     {"message", "msg", "Message", "raw", "quotaId", "error_message", "error_msg", "errorMessage", "description"}
-    | {"param"}
+    | {"param", "status_msg"}
 )
 
 

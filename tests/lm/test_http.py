@@ -288,6 +288,12 @@ def test_retry_after_in_other_spellings():
     assert read_retry_after({}) is None
 
 
+def test_an_error_in_a_list_is_read_also_in_an_answer_of_status_200(server, lm):
+    server.script(Garbage(b'[{"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}}]'))
+    with pytest.raises(AuthenticationError):
+        lm("hi")
+
+
 def test_spoilt_bodies(server, lm):
     server.script(Cut(), Garbage(), Garbage(b"[]"), Garbage(b"{}"), Garbage(b'{"choices": []}'), Garbage(b"\xff\xfe"))
     server.script(Garbage(b'{"choices": [{"message": {"content": 3}}]}'), Garbage(b'{"error": "x"}'), Garbage(b""))

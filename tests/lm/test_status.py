@@ -250,6 +250,7 @@ CASES = {
         openai("The total number of tokens (input + output) is greater than the model's limit of 8192"),
         CONTEXT,
     ),
+    "minimax balance": (200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, BILLING),
     "spend cap": (403, openai("Your project has exceeded its spend cap"), BILLING),
     "unpaid": (403, openai("Your account has an unpaid invoice"), BILLING),
     "classifier": (400, openai("The request was refused by the safety classifier"), FILTER),

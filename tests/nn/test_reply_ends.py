@@ -111,6 +111,7 @@ def test_a_refusal_beside_a_text_is_no_answer(adapter, text):
     [
         ("error", ParseError),
         ("insufficient_system_resource", ParseError),
+        ("load", ParseError),
         ("refusal", RefusalError),
         ("pause_turn", ParseError),
         ("UNEXPECTED_TOOL_CALL", ParseError),
