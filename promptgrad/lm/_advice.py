@@ -7,6 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from promptgrad._patterns import late_pattern
 from promptgrad.errors import (
     AuthenticationError,
     BillingError,
@@ -96,6 +97,23 @@ def unreachable(error: BaseException, endpoint: Endpoint, reason: str) -> LMConn
         or "Certificate" in type(error).__name__
     ):
         failure.transient = False
+    return failure
+
+
+_NO_SUCH_HOST = late_pattern(r"name or service not known|nodename nor servname|no address associated", re.IGNORECASE)
+_NOBODY = late_pattern(r"connect call failed|connection refused|all connection attempts failed", re.IGNORECASE)
+
+
+def unreached(message: str, text: str, *, here: bool) -> LMConnectionError:
+    """The error of a server that a client library could not reach, as `unreachable` is that of our own client.
+
+    Args:
+        message: The message.
+        text: All that the library says.
+        here: Whether the server is on this machine.
+    """
+    failure = LMConnectionError(f"{message}; does the server run there?")
+    failure.transient = not (_NO_SUCH_HOST.search(text) or (here and _NOBODY.search(text)))
     return failure
 
 

@@ -23,7 +23,7 @@ from promptgrad.errors import (
     LMStatusError,
     MissingExtraError,
 )
-from promptgrad.lm._advice import advise, out_of_time, without_names
+from promptgrad.lm._advice import advise, out_of_time, unreached, without_names
 from promptgrad.lm._citations import GROUNDING, document_numbers, read_citations, takes_documents
 from promptgrad.lm._completion import Completion, Usage
 from promptgrad.lm._count import read_cached, read_count
@@ -33,7 +33,7 @@ from promptgrad.lm._habits import Habits, stopped, written_without
 from promptgrad.lm._options import hear, near_name, take
 from promptgrad.lm._parts import has_addresses, weigh
 from promptgrad.lm._prices import Prices, cost, find_prices
-from promptgrad.lm._providers import BY_KEY, ITS_ADDRESSES, ITS_KEYS, known_prefixes, own_address
+from promptgrad.lm._providers import BY_KEY, ITS_ADDRESSES, ITS_KEYS, heard, known_prefixes, own_address
 from promptgrad.lm._request import Request
 from promptgrad.lm._secret import Secret
 from promptgrad.lm._silence import SILENCE, check_silence
@@ -136,6 +136,7 @@ class LiteLLM(Transport):
 
     Raises:
         TypeError: An option is not known.
+        ValueError: litellm would not send to the address.
     """
 
     in_place = True
@@ -166,7 +167,7 @@ class LiteLLM(Transport):
         self.model = model
         self.mark_prefix = mark_prefix
         self.timeout = check_silence(timeout)
-        self._endpoint = None if api_base is None else Endpoint.of(api_base)
+        self._endpoint = None if api_base is None else Endpoint.of(heard(model, api_base))
         self._api_base = api_base
         self._habits = Habits("" if self._endpoint is None else self._endpoint.url, model, without)
         self._traffic = Traffic()
@@ -426,7 +427,7 @@ class LiteLLM(Transport):
             isinstance(error, known.APIConnectionError) or _UNREACHED.search(text + trace)
         )
         if not reached:
-            return LMConnectionError(f"{where}: {text}")
+            return unreached(f"{where}: {text}", text + trace, here=self._endpoint is not None and self._endpoint.here)
         if not isinstance(status, int):
             return None
         headers = getattr(error, "litellm_response_headers", None) or {}

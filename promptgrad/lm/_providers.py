@@ -47,7 +47,8 @@ OWN_DIALECT = frozenset(
 )
 """Providers whose dialect is their own, which litellm speaks, also at an address of yours."""
 
-
+DEAF = frozenset({"replicate"})
+"""Providers for which litellm uses no other address than theirs."""
 BY_KEY = frozenset(
     [
         *("anthropic", "cerebras", "deepinfra", "deepseek", "fireworks_ai", "gemini", "groq", "mistral", "perplexity"),
@@ -160,6 +161,21 @@ _AT_AN_ADDRESS = {
     "custom_openai": Provider("custom_openai", "OPENAI_API_KEY"),
 }
 """Those that do so at an address that is given; litellm knows their own."""
+
+
+def heard(model: str, address: str) -> str:
+    """An address that litellm sends to for a model.
+
+    Raises:
+        ValueError: It would send to the provider, whatever address is given.
+    """
+    provider = model.partition("/")[0]
+    if provider in DEAF:
+        raise ValueError(
+            f"litellm sends what is for {provider}/... to that provider whatever base_url= says, so it is refused: "
+            "leave it out, or, for a server that speaks OpenAI's dialect, pass dialect='openai'"
+        )
+    return address
 
 
 def own_address(provider: str, address: str | None) -> str | None:

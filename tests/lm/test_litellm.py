@@ -1,10 +1,12 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
+import promptgrad as pg
 from promptgrad.errors import (
     AuthenticationError,
     BadRequestError,
@@ -191,6 +193,24 @@ def test_what_litellm_itself_refuses_is_not_asked_again(monkeypatch, model, kind
         LiteLLM(model)("q")
     assert not caught.value.transient
     assert "Traceback" not in str(caught.value)
+
+
+def test_an_address_that_litellm_would_not_send_to_is_refused(server):
+    for make in (LiteLLM, pg.LM):
+        with pytest.raises(ValueError, match="whatever base_url= says"):
+            make("replicate/a/b", base_url=server.url, api_key="k")
+    assert pg.LM("replicate/a/b", base_url=server.url, api_key="k", dialect="openai", cache=False)("hi").text
+    assert server.received == 1
+
+
+def test_where_nobody_listens_on_this_machine_is_asked_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        lm = pg.LM("anthropic/m", base_url=f"http://127.0.0.1:{taken.getsockname()[1]}", api_key="k", cache=False)
+        with pytest.raises(LMConnectionError, match="does the server run there") as caught:
+            lm("hi")
+    assert not caught.value.transient
+    assert lm.stats()["requests"] == 1
 
 
 @pytest.mark.parametrize("model", ["lm_studio/m", "litellm_proxy/m", "custom_openai/m", "xinference/m"])
