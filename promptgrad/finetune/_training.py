@@ -214,7 +214,8 @@ class Training:
 
             with torch.no_grad():
                 for name, weight in self.weights.items():
-                    self._before.setdefault(name, torch.empty_like(weight)).copy_(weight)
+                    self._before.setdefault(name, torch.empty_like(weight))
+                torch._foreach_copy_(list(self._before.values()), list(self.weights.values()))
 
     def _go_back(self, is_better: Callable[[], bool]) -> bool:
         """Take the weights of before the last step, if with them there are numbers; returns whether it did."""
