@@ -22,13 +22,19 @@ _STATED = late_pattern(r"(?:\b(?:is|are|be|was)|[:=→]|->)\s*$", re.IGNORECASE)
 _TURNS = late_pattern(
     r"\b(?:not|no|none|never|nor|neither|cannot|unless|except|if|whether|or|but|between|either|without|instead|rather|"
     r"maybe|perhaps|unclear|unsure|unknown|what|which|however|although|though|could|might|would|hardly|barely|far from|"
-    r"else|otherwise|default|fallback|unlikely|improbable|impossible|implausible|dubious|questionable|supposed|alleged|"
-    r"claimed|rumou?red|believed|said to|doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|formerly|"
-    r"previously|sometimes|"
+    r"else|otherwise|default|fallback|i guess|doubt\w*|den(?:y|ies|ied)|fail\w*|lacks?|wrong|incorrect|less|false|"
+    r"formerly|previously|sometimes|"
     r"used to|too \w+ to|once (?:was|were))\b"
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|\?",
     re.IGNORECASE,
 )
+_UNLIKE = late_pattern(
+    r"\b(?:may|can|will|had|nothing|nobody|half|some|few|opposite|converse|contrary|reverse|inverse|at first|"
+    r"unlikely|improbable|impossible|implausible|dubious|questionable|supposed|alleged\w*|claim(?:s|ed)|rumou?red|believed|"
+    r"said to|pretend\w*|hop(?:e|es|ed|ing)|wish\w*)\b",
+    re.IGNORECASE,
+)
+"""Words before a choice by which it is not stated: "the opposite is true", "it may be high"."""
 _NOTHING = late_pattern(
     r"(?:none|null|nil|n/?a|not available|not applicable)(?:\.|\s*[(,;:.\N{EN DASH}—-][^\d]*)?", re.IGNORECASE
 )
@@ -54,7 +60,7 @@ _AFFIRMS = (
 _COMPARED = late_pattern(r"(?:[<>!]=|[<≤≥≠~])\s*\S+\s*\Z|\A>\S")
 _STARRED = late_pattern(r"\w\*\s*\Z")
 """A grade, or a note at the foot."""
-_ONLY_A_DRAFT = late_pattern(rf"\s*\(?(?:drafts?|examples?|{NOT_MEANT})\b")
+_ONLY_A_DRAFT = late_pattern(rf"[\s,(\u2013\u2014-]*(?:drafts?|examples?|{NOT_MEANT})\b")
 _UNSAYS = late_pattern(
     r"\b(?:but|however|maybe|perhaps|actually|wait|although|though|unless|except|unclear|unsure|depends|part(?:ly|ially)|"
     r"mostly|largely|somewhat|hardly|barely|rarely|(?:not|un) ?(?:entirely |quite |so |too |really )?(?:sure|certain)|"
@@ -153,6 +159,7 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
         _NUMBERED.match(bare, first.start())
         or between.strip(" ()=:-\N{EN DASH}—,.")
         or _TURNS.search(before)
+        or _UNLIKE.search(before)
         or names_other(before)
         or before.count(" ") > 12
     ):

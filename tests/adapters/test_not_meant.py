@@ -171,6 +171,13 @@ No, it is.
 No, they do
 No, yeah
 Unlikely to be true
+The opposite is true.
+It may be true
+It claims to be true
+Nothing is true
+Only half is true
+Some of it is true
+At first sight it is true
 It is said to be true
 true (0.3)
 yes (20%)
@@ -210,6 +217,10 @@ Definitely not: positive
 label != positive
 else: positive
 positive (0.2)
+positive, tentatively
+positive, I guess
+It can be positive
+Had it been shorter: positive
 default: positive
 """,
     ),
