@@ -127,6 +127,19 @@ class TestTextArm:
         aio.run(arm.make(step, other, 1))
         assert (writer.seen[-1].tip, writer.seen[-1].variant) == ("", 0)
 
+    def test_it_tells_the_place_in_the_program_and_what_is_worse_apart_from_what_is_promising(self, session):
+        good, also, bad = (
+            session.base.child({"spell.instruction": text}, text) for text in ("Reverse it.", "Reverse it!", "Copy!")
+        )
+        aio.run(session.evaluate_all([session.base, good, also, bad], session.val, scope="known"))
+        evidence = Rewriter(Attempts({}, 4)).evidence(session, good, place_of(session, "spell.instruction"))
+        assert evidence.program == "Word\nspell: word -> answer"
+        assert [(tried["text"], tried["score"], tried["rows"]) for tried in evidence.attempts] == [
+            ("(the present version)", 1.0, 40),
+            ("Reverse it!", 1.0, 40),
+        ]
+        assert {tried["text"]: tried["score"] for tried in evidence.worse} == {"Copy it.": 0.1, "Copy!": 0.1}
+
     def test_labels_of_examples_that_were_not_run_are_rows_too(self, session):
         rewriter = Rewriter(Attempts({}, 4), labeled=session.train)
         evidence = rewriter.evidence(session, session.base, place_of(session, "spell.instruction"))

@@ -31,6 +31,8 @@ def raises(text):
         (OLD + " Mind the {tone}.", {}, "adds the placeholder {tone}"),
         (OLD + " And friendly.", {"max_tokens": 12}, "more than max_tokens=12"),
         ("Render {text} in {language}, please, with care.", {"max_edit": 0.2}, "more than max_edit=0.2"),
+        (OLD + " Keep its names." * 9, {"max_edit": 0.2}, None),
+        ("Translate {text} into {language}.", {"max_edit": 0.2}, "more than max_edit=0.2"),
         (OLD + " And friendly.", {"tried": [OLD + "  and friendly."]}, "tried before"),
         ("NOW {text} {language}".upper().replace("TEXT", "text").replace("LANGUAGE", "language"), {}, None),
         ("X {text} {language}", {"constraints": [lambda text: False]}, "does not hold"),
