@@ -4,9 +4,10 @@ import pytest
 
 from promptgrad import lm, nn, run
 from promptgrad.data import Example
+from promptgrad.errors import LMTimeoutError
 from promptgrad.optim import Candidate, Measured
 from promptgrad.search import race
-from promptgrad.search._race import chance
+from promptgrad.search._race import chance, is_winnable
 from promptgrad.testing import Fields
 from tests.search.sessions import session_of, within
 
@@ -58,3 +59,19 @@ def test_what_is_known_of_the_incumbent_costs_nothing_so_a_race_goes_on_for_as_l
     )
     assert [len(result.ids) for result in races.results] == [10]  # 12 calls are left after the start
     assert session.ledger.spent.calls == 30
+
+
+@pytest.mark.parametrize(("wrong", "winnable"), [(0, False), (1, True)])
+def test_no_race_can_be_won_where_every_row_with_an_answer_is_right(wrong, winnable):
+    def reply(inputs):
+        if inputs["word"] == "word3":
+            raise LMTimeoutError("it took too long")
+        return spelled(inputs)
+
+    rows = [Example(word=f"word{n}", answer=f"word{n}"[::-1] if n >= wrong else "-") for n in range(8)]
+    rows = [row.with_inputs("word") for row in rows]
+    model = nn.Predict("word -> answer").to(lm.FunctionLM(Fields(answer=reply), name="speller"))
+    session = session_of(model, lambda example, output: output.answer == example.answer, rows[:2], rows)
+    within(session, partial(session.evaluate, session.base, rows, scope="base"))
+    assert len(session.standings.of(session.base).known) == 7
+    assert is_winnable(session, 0.55) is winnable
