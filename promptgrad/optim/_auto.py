@@ -176,10 +176,13 @@ class Auto(Search):
         try:
             for step in session.steps(session.most_steps(self.steps, STEPS), "Auto", patience=patience):
                 if not course.goes_on():
-                    if not step.number:
+                    if course.dry < PATIENCE:
+                        last, next_ = f"step {step.number - 1}", "another step"
+                        if not step.number:
+                            last, next_ = "the start", "a step of Auto"
+                        left = int(session.runs_left())
                         session.notes.append(
-                            f"the budget leaves {int(session.runs_left())} runs of the program after the start, "
-                            "too few for a step of Auto"
+                            f"the budget leaves {left} runs of the program after {last}, too few for {next_}"
                         )
                     await course.finish(step)
                     break

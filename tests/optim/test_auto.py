@@ -1,6 +1,7 @@
 """Auto in the trainer: it learns texts of several steps and demos, spends its budget, and is the same again."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -134,6 +135,8 @@ class TestInTheTrainer:
 
     def test_a_small_budget_measures_the_winner_on_all_rows(self, world):
         result = fit(world, budget=run.Budget(calls=260))
+        (ended,) = [note for note in result.notes if note.endswith("too few for another step")]
+        assert re.match(r"the budget leaves \d+ runs of the program after step \d+, ", ended)
         assert result.shipped
         assert result.calls <= 260
 
