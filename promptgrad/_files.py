@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,6 +61,8 @@ def as_os_errors(path: Path) -> Iterator[None]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to write files into, which take their place in another one once all of them are written, or not at all.
 
+    The same weights are the same bytes.
+
     What a process leaves that dies meanwhile is swept by the next one. Files of other names stay.
     """
     import shutil
@@ -75,6 +78,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for file in sorted(made.rglob("*")):
             if file.is_file():
                 with file.open("rb+") as opened:
+                    if file.suffix == ".safetensors":
+                        _order_metadata(opened)
                     os.fsync(opened.fileno())
         for file in sorted(made.rglob("*"), reverse=True):  # weights before what says how to read them
             if file.is_file():
@@ -83,6 +88,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 os.replace(file, place)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _order_metadata(file: BinaryIO) -> None:
+    """Give the metadata of a safetensors file an order, which are in any: the same weights are the same bytes."""
+    import json
+
+    size = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(size))
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(text) <= size:
+        file.seek(8)
+        file.write(text.ljust(size))
+        file.flush()
 
 
 def _sweep(path: Path) -> None:

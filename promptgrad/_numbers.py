@@ -61,8 +61,8 @@ def check_number(name: str, value: Any, *, least: float | None = None, above: fl
     """
     if not is_number(value):
         raise TypeError(f"{name} is a number, not {value!r}")
-    if math.isnan(value) or (least is not None and value < least):
-        raise ValueError(f"{name} is a number{'' if least is None else f' of at least {least:g}'}, not {value!r}")
-    if above is not None and not value > above:
-        raise ValueError(f"{name} is a number above {above:g}, not {value!r}")
+    if math.isnan(value) or (least is not None and value < least) or (above is not None and value <= above):
+        bound = "" if least is None else f" of at least {least:g}"
+        bound = bound if above is None else f" above {above:g}"
+        raise ValueError(f"{name} is a number{bound}, not {value!r}")
     return value

@@ -114,6 +114,14 @@ def is_up(url: str) -> bool:
         return False
 
 
+def test_the_same_weights_are_the_same_bytes(base: lm.Local, tuned: TuneResult, tmp_path: Path) -> None:
+    """The order of a file's metadata is drawn anew by safetensors."""
+    of_view = sft(nn.Predict("text -> answer").to(base.lora("view")), DATA, steps=1)
+    for made, name in ((tuned, "model.safetensors"), (of_view, "adapter_model.safetensors")):
+        files = {(made.save(tmp_path / f"{name} {n}") / name).read_bytes() for n in range(8)}
+        assert len(files) == 1
+
+
 def test_transformers_serve_writes_what_the_folder_writes(
     tuned: TuneResult, folder: Path, right: list[str], served: str
 ) -> None:
