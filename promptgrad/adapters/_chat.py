@@ -413,7 +413,7 @@ class ChatFormat(Format):
             own = re.search(rf'(?:\A|:\s*(?:```\w*\s*)?)\{{\s*"{re.escape(self.first)}"\s*:', body)
             if own is not None or any(name.lower() != self.end for name in parts[1::2]):
                 return {}  # an object that was cut or is an example, or sections of other fields
-            body = unmarked(body, self.first)
+            body = unmarked(body, self.signature.outputs[self.first])
             return {self.first: body} if body else {}
         found, before = self._sections(reply), parts[0].strip()
         if self.first not in found and len(parts) > 1 and before and self._key(parts[1]) != self.first.lower():

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from promptgrad._patterns import late_pattern
+from promptgrad.adapters._kinds import members
 from promptgrad.adapters._nearly_json import Odd, in_fence, loads
 from promptgrad.adapters._unclear import Unclear
 from promptgrad.adapters._values import describe
@@ -74,17 +75,19 @@ def _before_spaces(text: str, end: int, spaces: str = "") -> int:
     return end
 
 
-def unmarked(text: str, name: str) -> str:
+def unmarked(text: str, field: Field) -> str:
     """A text without any marker, which is the value of the only field: without half a tag, "" if nothing can be seen.
 
     Args:
         text: The text.
-        name: The field.
+        field: The field.
 
     Raises:
-        Unclear: It begins with half a marker, or is a call of a tool.
+        Unclear: It begins with half a marker, or is a call of a tool and the field a text.
     """
-    check_call(text)
+    name = field.name
+    if str in members(field.annotation):
+        check_call(text)
     if _HALF.match(text) or re.match(rf"\s*#+[ \t]*{re.escape(name)}[ \t]*#+", text, re.IGNORECASE):
         raise Unclear(f"the marker of `{name}` is not whole")
     opens, closes = f"<{name}>", f"</{name}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pydantic
 import pytest
 
 from promptgrad.adapters import ChatAdapter, CompactAdapter, JSONAdapter, ToolsAdapter, XMLAdapter
@@ -85,6 +86,16 @@ def test_a_call_in_the_text_is_no_answer(call: str) -> None:
 def test_a_text_about_calls_is_an_answer(text: str) -> None:
     for adapter in ADAPTERS:
         assert read(adapter, str, text) == text
+
+
+class Called(pydantic.BaseModel):
+    name: str
+    arguments: dict[str, str]
+
+
+def test_an_object_that_looks_like_a_call_may_be_what_was_asked_for() -> None:
+    for adapter in ADAPTERS[:1] + ADAPTERS[2:4]:
+        assert read(adapter, Called, CALL) == Called(name="search", arguments={"query": "capital"})
 
 
 def test_a_call_in_its_field_is_what_was_asked_for() -> None:
