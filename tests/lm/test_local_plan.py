@@ -102,6 +102,10 @@ def test_without_bitsandbytes_it_says_what_to_install(folder):
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes, which computes on CPUs too")
 @pytest.mark.filterwarnings("ignore")
 def test_in_four_bits(folder):
+    """Its layers are as wide as the blocks of 4 bits, which some CPUs need."""
+    from tests.lm.conftest import make_model
+
+    make_model("llama", hidden_size=64, intermediate_size=128, num_key_value_heads=2).save_pretrained(folder)
     lm = Local(folder, device="cpu", quantize="4bit", temperature=0, max_tokens=6)
     assert lm("w1 w2").text
     assert lm.stats()["weight_bytes"] < Local(folder, device="cpu").plan().weights / 2
