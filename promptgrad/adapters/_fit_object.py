@@ -166,8 +166,10 @@ class ObjectFit:
     def _takes(self, name: str, value: Any) -> bool:
         """Whether a value is plainly one of a field: true or false, one of its choices, a list, an object."""
         kinds = [get_origin(kind) or kind for kind in members(self._kinds[name])]
-        if isinstance(value, bool) or (isinstance(value, str) and value.strip().casefold() in BOOLEAN_WORDS):
+        if isinstance(value, bool):
             return bool in kinds
+        if isinstance(value, str) and bool in kinds:
+            return value.strip().casefold() in BOOLEAN_WORDS or is_near(value, name)
         if isinstance(value, list):
             return any(is_list(kind) for kind in kinds)
         if isinstance(value, dict):

@@ -29,6 +29,8 @@ _CLOSED_TEXT = {
     '"': late_pattern(r'"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL),
     "'": late_pattern(r"'([^'\\]*(?:\\.[^'\\]*)*)'", re.DOTALL),
     "“": late_pattern(r"“([^“”]*)”"),
+    "«": late_pattern(r"«([^«»]*)»"),
+    "「": late_pattern(r"「([^「」]*)」"),
     "`": late_pattern(r"`([^`\n]*)`"),
 }
 _NUMBER = late_pattern(r"[-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?=[\s,\]}/#]|\Z)", re.ASCII)
