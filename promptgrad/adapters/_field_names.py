@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
+_LONGEST_NAME = 200
+"""A key of more characters is no name of a field, and is not looked at for one."""
+
 
 class FieldNames:
     """Finds the field that a key stands for.
@@ -49,6 +52,8 @@ class FieldNames:
 
 def is_near(key: str, name: str) -> bool:
     """Whether a key may be a misspelt name, a part of it or more than it, or one of them an abbreviation: `qty`."""
+    if len(key) > _LONGEST_NAME:
+        return False
     one, other = sorted((_key(key), _key(name)), key=len)
     if 2 < len(one) < len(other) < 60 and one[0] == other[0]:
         letters = iter(other)
@@ -60,7 +65,7 @@ def is_near(key: str, name: str) -> bool:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name.casefold())
+    return name if len(name) > _LONGEST_NAME else re.sub(r"[\s_-]+", "", name.casefold())
 
 
 def _stem(name: str) -> str:

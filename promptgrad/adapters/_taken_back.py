@@ -8,6 +8,7 @@ from itertools import chain
 
 from promptgrad._patterns import late_pattern
 
+_LONGEST_NAME = 200
 _EDGE = 2_000
 """Most characters that are looked at on either side of a long text."""
 _SENTENCE = late_pattern(r"(?<=[.!?;\n])\s+|\n")
@@ -122,7 +123,9 @@ def stands_for(given: Mapping[str, object], fields: Collection[str]) -> str:
 
 
 def words_of(name: str) -> set[str]:
-    """The words of which a name is made, in the singular."""
+    """The words of which a name is made, in the singular; a long text is no name, and one word."""
+    if len(name) > _LONGEST_NAME:
+        return {name}
     words = re.sub(r"(?<=[a-z\d])(?=[A-Z])", "_", name)
     return {word.removesuffix("s") for word in re.split(r"[\W_]+", words.casefold())}
 

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import pydantic
 import pytest
 
 from promptgrad import Example, metrics
@@ -13,9 +14,17 @@ from promptgrad.errors import ParseError
 from promptgrad.lm import Completion, without_thinking
 from promptgrad.lm._local_tools import read_calls
 from promptgrad.signature import Field, Signature
+from tests.counting import steps
 from tests.waiting import ends
 
 LENGTH = 1_000_000
+
+
+class Named(pydantic.BaseModel):
+    name: str
+    day: bool = True
+
+
 ADAPTERS = {
     "chat": ChatAdapter(),
     "json": JSONAdapter(),
@@ -74,3 +83,9 @@ def test_calls_that_do_not_end_are_sought_in_linear_time():
 def test_matches_of_a_pattern_are_compared_in_linear_time():
     adapter = template("{question}", parse=r"answer: (?P<answer>.*)")
     ends(partial(reads, adapter, str, "".join(f"answer: {number}\n" for number in range(300_000))))
+
+
+def test_a_long_key_is_no_name_and_is_not_taken_apart():
+    short, long = (json.dumps({"answer": {"name": "a", "word " * count: 1}}) for count in (100, 100_000))
+    work = [steps(partial(reads, ADAPTERS["json"], Named, reply)) for reply in (short, short, long)]
+    assert work[2] < 2 * work[1]
