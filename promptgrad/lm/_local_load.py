@@ -228,8 +228,13 @@ def load_tokenizer(transformers: Any, lm: Local) -> Any:
     here = is_here(source)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=here, trust_remote_code=False)
-        if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
-            raise ValueError("it has no words")
+        special = set(tokenizer.all_special_ids)
+        words = [token for token in tokenizer.get_vocab().values() if token not in special]
+        texts = [tokenizer.decode([token]) for token in words[:: max(1, len(words) // 8)]]
+        if not any(tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts):
+            raise ValueError(
+                "it makes no tokens of its own words"
+            )  # an empty one, made of no files, or of another class
         return tokenizer
     except Exception as error:  # transformers and tokenizers each have kinds of their own
         if _asks_for_code(error):

@@ -1,4 +1,4 @@
-"""Logits of the places alone that foretell a token of a reply."""
+"""Logits of the places alone that foretell a token of a reply, and before them no more than these need."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 class ReplyPlaces:
     """While it is entered, the last layer of a model makes logits of some places alone, in one row.
+
+    What stands between the last attention and the logits looks at one place at a time. So the `mlp` of the last block,
+    where there is one, also sees these places alone, and gives zeros for the others; unless it is computed again in
+    the backward pass.
 
     Other threads that call the model meanwhile, as with a LoRA on a shared base, get what they ask for. A model that
     does not call its last layer as a module makes logits of all places, and `chosen` takes these.
@@ -27,24 +31,68 @@ class ReplyPlaces:
         self._places = places
         self._shape = shape
         self._thread = threading.get_ident()
-        self._done = False
-        self._hook: Any = None
+        self._done = self._thinned = False
+        self._mlp = _last_mlp(base)
+        self._hooks: list[Any] = []
 
     def __enter__(self) -> ReplyPlaces:
         if self._head is not None:
-            self._hook = self._head.register_forward_pre_hook(self._choose)
+            self._hooks.append(self._head.register_forward_pre_hook(self._choose))
+        if self._mlp is not None:
+            self._hooks.append(self._mlp.register_forward_pre_hook(self._thin, with_kwargs=True))
+            self._hooks.append(self._mlp.register_forward_hook(self._fill))
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._hook is not None:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def chosen(self, logits: torch.Tensor) -> torch.Tensor:
         """The logits of the places, one row for each, from those that the model gave."""
         return logits[0] if self._done else logits.flatten(0, 1).index_select(0, self._places)
 
+    def _is_meant(self, args: tuple[Any, ...]) -> bool:
+        return threading.get_ident() == self._thread and bool(args) and tuple(args[0].shape[:-1]) == self._shape
+
+    def _some(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0].flatten(0, 1).index_select(0, self._places)[None], *args[1:])
+
     def _choose(self, layer: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self._done or threading.get_ident() != self._thread or not args or tuple(args[0].shape[:-1]) != self._shape:
+        if self._done or not self._is_meant(args):
             return None
         self._done = True
-        return (args[0].flatten(0, 1).index_select(0, self._places)[None], *args[1:])
+        return self._some(args)
+
+    def _thin(self, layer: Any, args: tuple[Any, ...], more: dict[str, Any]) -> tuple[tuple[Any, ...], Any] | None:
+        if self._thinned or len(args) != 1 or more or not self._is_meant(args):  # some take what they are added to
+            return None
+        self._thinned = True
+        return self._some(args), more
+
+    def _fill(self, layer: Any, args: tuple[Any, ...], made: Any) -> Any:
+        """Its output, with zeros in the other places; `args` are those that `_thin` made."""
+        if not self._thinned or threading.get_ident() != self._thread or args[0].shape[1] != len(self._places):
+            return None
+        parts = made if isinstance(made, tuple) else (made,)
+        whole = [
+            each.new_zeros(self._shape[0] * self._shape[1], each.shape[-1]).index_copy(
+                0, self._places, each.flatten(0, -2)
+            )
+            for each in parts
+        ]
+        shaped = [
+            each.unflatten(0, self._shape) if part.dim() > 2 else each for each, part in zip(whole, parts, strict=True)
+        ]
+        return tuple(shaped) if isinstance(made, tuple) else shaped[0]
+
+
+def _last_mlp(model: Any) -> Any:
+    """The `mlp` of the last block of a model; None where there is none, or where its blocks are computed twice."""
+    import torch
+
+    count = getattr(model.config, "num_hidden_layers", None)
+    for blocks in model.modules():
+        if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == count:
+            again = any(getattr(each, "gradient_checkpointing", False) for each in (blocks[-1], model))
+            return None if again else getattr(blocks[-1], "mlp", None)
+    return None

@@ -47,6 +47,12 @@ def gpt2() -> Any:
     return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=256, **no))
 
 
+def bloom() -> Any:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    return BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=2, vocab_size=256))
+
+
 def gemma() -> Any:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
@@ -79,7 +85,7 @@ def furthest(ours: list[Any], theirs: list[Any]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)) / largest
 
 
-@pytest.mark.parametrize("make", [llama, gpt2, gemma, mamba])
+@pytest.mark.parametrize("make", [llama, gpt2, gemma, mamba, bloom])
 @pytest.mark.parametrize("batch", [MIXED, RUNS], ids=["mixed", "runs"])
 def test_loss_and_gradients_are_those_of_the_padded_batch(make: Callable[[], Any], batch: list[Tokens]) -> None:
     torch.manual_seed(0)
@@ -102,6 +108,20 @@ def test_a_lora_gets_the_same_gradients() -> None:
     assert loss == pytest.approx(padded, rel=1e-5)
     assert ours
     assert furthest(ours, theirs) <= 1e-5
+
+
+def test_behind_the_last_attention_only_places_of_replies_are_computed() -> None:
+    model, seen = llama(), []
+    layers = model.model.layers
+    hooks = [
+        layer.mlp.up_proj.register_forward_hook(lambda _, args, out: seen.append(out.shape[1])) for layer in layers
+    ]
+    gradients(model, RUNS, shared=True)
+    for hook in hooks:
+        hook.remove()
+    replies = sum(len(row.ids) - row.start for row in RUNS)
+    assert seen[-1] == replies < seen[0]
+    assert len(set(seen[:-1])) == 1
 
 
 def test_only_the_reply_counts() -> None:
