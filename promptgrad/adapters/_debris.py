@@ -23,16 +23,17 @@ TURN_BEGINNINGS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")
 """The special tokens that end a turn, and those that begin one, in the dialects of models."""
 _END_OF_TURN = f"(?:{'|'.join(map(re.escape, TURN_ENDS))})"
 _GOES_ON = late_pattern(rf"(?:(?<=\S)|\n[ \t]*){_END_OF_TURN}\s*(?:{'|'.join(map(re.escape, TURN_BEGINNINGS))})")
-_OF_CALL = r"\w{0,20}(?:tool|function)_?(?:call(?:ing)?s?|use)|tools|invoke"
+_OF_CALL = r"\w{0,20}(?:tool|function)_?(?:call(?:ing)?s?|use)|tools(?=>\s*[{\[])|invoke(?=\s)"
 _BAR = "[|\N{FULLWIDTH VERTICAL LINE}]"
 _CALL = late_pattern(
     rf"^[ \t]*(?:<(?:\w{{1,20}}:)?(?:{_OF_CALL}|function(?==))\b[^<>\n]{{0,200}}>|<function="
     rf"|<{_BAR}[^<>\s]{{0,40}}(?:tool|python_tag|function_?call|action|plugin|DSML)[^<>\n]{{0,60}}>"
-    r"|<start_function_call>|\[TOOL_CALLS\]|functools\[|✿FUNCTION✿|(?:commentary )?to=functions\."
+    r"|<start_function_call>|\[TOOL_CALLS\]|functools\[\s*\{|✿FUNCTION✿|(?:commentary )?to=functions\."
     r"|```tool_(?:call|code|use)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 """What begins a call of a tool in the chat templates of models: a tag, a special token or a fence that is named so."""
+_NAMED_CALL = late_pattern(r"call|tool|function|json|xml|schema", re.IGNORECASE)
 _CALL_KEYS = frozenset({"name", "arguments", "parameters", "type", "id"})
 _MOST = 10_000
 _HALF = late_pattern(r"\s*(?:\[\[?[ \t]*#|\[\[(?:[ \t]*\w+)?\s*\Z)")
@@ -87,7 +88,7 @@ def unmarked(text: str, field: Field) -> str:
     """
     name = field.name
     if str in members(field.annotation):
-        check_call(text)
+        check_call(text, field)
     if _HALF.match(text) or re.match(rf"\s*#+[ \t]*{re.escape(name)}[ \t]*#+", text, re.IGNORECASE):
         raise Unclear(f"the marker of `{name}` is not whole")
     opens, closes = f"<{name}>", f"</{name}>"
@@ -96,12 +97,18 @@ def unmarked(text: str, field: Field) -> str:
     return text if text.strip("\u200b\u2060\ufeff") else ""
 
 
-def check_call(text: str) -> None:
+def check_call(text: str, field: Field) -> None:
     """Refuse a text that holds a call of a tool in place of an answer, as a model's chat template writes it.
+
+    Args:
+        text: The text.
+        field: The field that it would be the value of; one that is called after calls may hold one.
 
     Raises:
         Unclear: A line of it begins one, outside of quotes and fences, or it is the object of one.
     """
+    if _NAMED_CALL.search(field.name):
+        return
     call = _CALL.search(text[:_MOST])
     if (call is not None and "`" not in text[: call.start()]) or _is_call(text.strip()):
         raise Unclear("it calls a tool, and there is none to call: answer in the format")

@@ -56,8 +56,11 @@ def is_near(key: str, name: str) -> bool:
         return False
     one, other = sorted((_key(key), _key(name)), key=len)
     if 2 < len(one) < len(other) < 60 and one[0] == other[0]:
-        letters = iter(other)
-        if all(letter in letters for letter in one):
+        same = next((at for at, letter in enumerate(one) if other[at] != letter), len(one))
+        letters = iter(other[same:])
+        if all(
+            letter in letters and letter not in "aeiou" for letter in one[same:]
+        ):  # `dept`, but no `date` in duration
             return True
     if min(len(one), len(other)) < 4 or max(len(one), len(other)) > 60:
         return False

@@ -203,7 +203,7 @@ class JSONFormat(Format):
             if field.is_text and "[[ ##" in bare:
                 raise unreadable(reply, "it is not a JSON object", self.signature)
             try:
-                check_call(reply)
+                check_call(reply, field)
             except Unclear as unclear:
                 raise unreadable(reply, str(unclear), self.signature) from None
             return {self.single: bare if read is None else read(bare)}

@@ -155,7 +155,7 @@ _TURNS = late_pattern(  # words beside a number by which it is not simply the va
     r"negative|deficit|overdrawn|in the red|short|ish|tb[dc]|max(?:imum)?|minimum|"
     r"percentage points?|each|apiece|ago|early|behind|loss(?:es)?|decreas\w*|declin\w*|drops?|debts?|tops|lower|"
     r"cheaper|down|off|shy|overdraft|googol|"
-    r"refund\w*|rebates?|discounts?|withdrawals?|owed|owing|(?-i:[DC][Rr]|B\.?C\.?E?)|"
+    r"owed|owing|(?-i:[DC][Rr]|B\.?C\.?E?)|"
     r"wrong|incorrect|false|untrue|bad|doubt\w*|wait|actually|but|however|although|instead|too|formerly|previously|"
     r"sorry|errors?|attempts?|drafts?|options?|examples?|formats?|"
     rf"skip\w*|ignor\w*|exclud\w*|omit\w*|remov\w*|reject\w*|cancel\w*|delet\w*|duplicate\w*|{NOT_MEANT}|"
@@ -163,6 +163,8 @@ _TURNS = late_pattern(  # words beside a number by which it is not simply the va
     r"|n['\N{RIGHT SINGLE QUOTATION MARK}]t\b|n/a|[<>≤≥±?^%‰]",
     re.IGNORECASE,
 )
+_PAID_BACK = late_pattern(r"\s*(?:refund\w*|rebates?|discounts?|withdrawals?)\b", re.IGNORECASE)
+"""What is said behind an amount that may have the other sign: "$5 refund"; a share, "10 % discount", has none."""
 _SPELLED = {
     word: Decimal(number)
     for word, number in {
@@ -239,6 +241,7 @@ def read_number(text: str) -> tuple[tuple[Decimal, ...], str]:
     if (
         takes_back(after)
         or _OPEN_SIGN.search(after)
+        or (_PAID_BACK.match(after) and not found[-1].is_percent)
         or _TURNS.search(f"{before} ; {between} ; {after}")
         or any(sign.isnumeric() for sign in before + between + after)
     ):

@@ -32,6 +32,13 @@ _NO_ITEM = late_pattern(
     r"listed|provided|available|present|applicable))(?: (?:found|identified|listed|here|to report))?\)?\.?",
     re.IGNORECASE,
 )
+_BESIDE = (
+    r"sources?|references?|citations?|bibliograph\w*|footnotes?|links?|urls?|evidence|documents?",
+    r"steps?|plans?|instructions?|actions?|procedures?|tasks?|process",
+    r"reasoning|thoughts?|thinking|rationales?|analys[ei]s|reasons?|explanations?|notes?|caveats?|assumptions?",
+    r"drafts?|attempts?|examples?|samples?",
+)
+"""Names of what stands beside answers; a field that is called one of a line may be given under each of that line."""
 _HEAD_OF_OTHER = late_pattern(
     r"[\s*_#>]*(?:(?:the|my|all) )?(source|reference|citation|bibliograph|footnote|note|step|reasoning|thought|"
     r"thinking|rationale|analys[ei]s|draft|attempt|example|caveat|assumption)\w{0,3}\s*:",
@@ -211,8 +218,11 @@ class Reader:
 
     def _is_beside(self, text: str) -> bool:
         """Whether a list stands below the name of what stands beside answers: "Sources:", "Steps:"."""
-        head = _HEAD_OF_OTHER.match(text)
-        return head is not None and head[1].lower() not in self.field.name.lower()
+        head, name = _HEAD_OF_OTHER.match(text), self.field.name.lower()
+        if head is None or head[1].lower() in name:
+            return False
+        own = [kinds for kinds in _BESIDE if any(re.fullmatch(kinds, word) for word in name.split("_"))]
+        return not any(re.match(kinds, head[1], re.IGNORECASE) for kinds in own)
 
     def _refuse(self, reason: str, value: Any) -> NoReturn:
         raise self._error(reason, value)

@@ -29,12 +29,18 @@ _TURNS = late_pattern(
     re.IGNORECASE,
 )
 _UNLIKE = late_pattern(
-    r"\b(?:may|can|will|had|nothing|nobody|half|some|few|opposite|converse|contrary|reverse|inverse|at first|"
+    r"\b(?:nothing|nobody|half|some|few|opposite|converse|contrary|reverse|inverse|at first|"
     r"unlikely|improbable|impossible|implausible|dubious|questionable|supposed|alleged\w*|claim(?:s|ed)|rumou?red|believed|"
-    r"said to|pretend\w*|hop(?:e|es|ed|ing)|wish\w*)\b",
+    r"said to|pretend\w*|hop(?:e|es|ed|ing)|wish\w*)\b|\Ahad\b",
     re.IGNORECASE,
 )
-"""Words before a choice by which it is not stated: "the opposite is true", "it may be high"."""
+"""Words of the sentence before a choice by which it is not stated: "the opposite is true"."""
+_SENTENCE = late_pattern(r".*(?:[.!?;\n]\s|,? (?:so|thus|hence|therefore)\b)\s*", re.DOTALL)
+_MAY = late_pattern(r"\b(?:may|will|can(?! be \w+ (?:from|by|in)\b))\b", re.IGNORECASE)
+_SAYS = late_pattern(
+    r".*(?:\b(?:say|said|see|seen|conclude\w*|confirm\w*|state\w*|infer\w*|tell) that\b|(?<! be):)", re.DOTALL
+)
+"""What leads to a statement, of which "may" and "can" say nothing: "I can say that it is", "users can lose data:"."""
 _NOTHING = late_pattern(
     r"(?:none|null|nil|n/?a|not available|not applicable)(?:\.|\s*[(,;:.\N{EN DASH}—-][^\d]*)?", re.IGNORECASE
 )
@@ -159,7 +165,7 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
         _NUMBERED.match(bare, first.start())
         or between.strip(" ()=:-\N{EN DASH}—,.")
         or _TURNS.search(before)
-        or _UNLIKE.search(before)
+        or _is_unlike(before)
         or names_other(before)
         or before.count(" ") > 12
     ):
@@ -170,6 +176,17 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
     if _TURNS.search(after) or _RATED.match(after) or _ONLY_A_DRAFT.match(after) or takes_back(after):
         return ()
     return tuple(values.values())
+
+
+def _is_unlike(before: str) -> bool:
+    """Whether the words before a choice do not state it: those of its own sentence, as others are of other things."""
+    sentence = before[_end(_SENTENCE, before) :]
+    return bool(_UNLIKE.search(sentence) or _MAY.search(sentence[_end(_SAYS, sentence) :]))
+
+
+def _end(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.match(text)
+    return 0 if found is None else found.end()
 
 
 def mentions(text: str, options: Mapping[str, Any]) -> bool:
