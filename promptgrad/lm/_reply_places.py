@@ -87,12 +87,13 @@ class ReplyPlaces:
 
 
 def _last_mlp(model: Any) -> Any:
-    """The `mlp` of the last block of a model; None where there is none, or where its blocks are computed twice."""
+    """The `mlp` of the last block of a model; None where there is none, others share it, or they are computed twice."""
     import torch
 
     count = getattr(model.config, "num_hidden_layers", None)
     for blocks in model.modules():
         if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == count:
+            own, *others = (getattr(each, "mlp", None) for each in reversed(blocks))
             again = any(getattr(each, "gradient_checkpointing", False) for each in (blocks[-1], model))
-            return None if again else getattr(blocks[-1], "mlp", None)
+            return None if again or any(each is own for each in others) else own
     return None

@@ -61,6 +61,8 @@ class Tree:
             "position_ids": torch.tensor([self.positions], device=device),
             "attention_mask": torch.zeros((1, 1, 1, 1), device=device),  # of four dimensions: no mask is made of it
             "use_cache": False,
+            # of experts, whose balance no loss here takes: it would be reckoned by a mask of two dimensions
+            **({"output_router_logits": False} if getattr(model.config, "output_router_logits", False) else {}),
         }
 
 

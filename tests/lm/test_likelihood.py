@@ -124,6 +124,35 @@ def test_behind_the_last_attention_only_places_of_replies_are_computed() -> None
     assert len(set(seen[:-1])) == 1
 
 
+def shared_mlp() -> Any:
+    model = llama()
+    for layer in model.model.layers:
+        layer.mlp = model.model.layers[-1].mlp
+    return model
+
+
+def mixtral() -> Any:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 256}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
+    return MixtralForCausalLM(MixtralConfig(output_router_logits=True, **size, **heads))
+
+
+@pytest.mark.parametrize("make", [shared_mlp, mixtral])
+def test_one_row_after_the_other_has_the_same_gradients(make: Callable[[], Any]) -> None:
+    model, total = make().eval(), 0.0
+    loss, ours = gradients(model, RUNS, shared=True)
+    model.zero_grad()
+    for each in RUNS:
+        scores = model(input_ids=torch.tensor([each.ids]), use_cache=False).logits[0].log_softmax(-1)
+        alone = -sum(scores[at - 1, each.ids[at]] for at in range(each.start, len(each.ids))) / 50
+        alone.backward()
+        total += float(alone.detach())
+    assert loss == pytest.approx(total, rel=1e-5)
+    assert furthest(ours, [weight.grad for weight in model.parameters() if weight.grad is not None]) <= 1e-5
+
+
 def test_only_the_reply_counts() -> None:
     model = llama()
     one, longer = Tokens((2, 3, 20, 30, 40, 4), 4), Tokens((2, 3, 9, 9, 9, 9, 9, 9, 9, 30, 41, 4), 10)
