@@ -120,8 +120,6 @@ class LocalEngine:
         self._making = threading.Lock()
         self._unheld: dict[str, bool] = {}
         self._probed = {False: False, True: False}
-        rows = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
-        self._known_tokens: int | None = rows
         self._under_way: dict[int, tuple[Decoding, aio.Signal[None]]] = {}
         self._prefixes: OrderedDict[tuple[Prefix, str], list[int]] = OrderedDict()
         self.worker: Worker[Decoding] = Worker(self._work, f"promptgrad-local-{lm.name}")
@@ -268,7 +266,8 @@ class LocalEngine:
         """Return the ids of a prompt, up to the start of the reply."""
         text, how = self.written(messages, reply=reply, template=template)
         ids: list[int] = self.tokenizer(text, **how)["input_ids"]
-        if (known := self._known_tokens) is not None and ids and (odd := max(ids)) >= known:
+        known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)  # now: it may have been resized
+        if known is not None and ids and (odd := max(ids)) >= known:
             raise LMError(
                 f"the tokenizer of local model {self.name!r} is not the model's: it writes token {odd} "
                 f"({self.name_token(odd)!r}), and the model knows {known}"

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from promptgrad._patterns import late_pattern
 
 _HOURS_TO_SECONDS = (
-    r"(?:(?P<h>\d{1,4})\s?h(?:ours?)?\s*)?(?:(?P<m>\d{1,5})\s?m(?:in(?:utes?)?)?(?![a-z])\s*)?"
+    r"(?:(?P<h>\d{1,4})\s?h(?:ours?|rs?)?(?![a-z])\s*)?(?:(?P<m>\d{1,5})\s?m(?:in(?:utes?)?)?(?![a-z])\s*)?"
     r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)\s?(?P<unit>ms|milliseconds?|s(?:ec(?:onds?)?)?)\b)?"
 )
 _DURATION = late_pattern(_HOURS_TO_SECONDS, re.IGNORECASE)
 _UNIX_TIME = 1e9
 """A wait of more seconds is a moment since 1970."""
 _SAID = late_pattern(
-    rf"(?:try again|retry|available|reset\w*|wait)\s+(?:after\s+|in\s+|for\s+)?(?:about\s+)?{_HOURS_TO_SECONDS}"
+    r"(?:(?:try again|retry|wait)\s+(?:(?:after|in|for)\s+)?|(?:available|reset\w*)\s+(?:after|in)\s+)(?:about\s+)?"
+    rf"{_HOURS_TO_SECONDS}"
     r"|\"retrydelay\"\s*:\s*\"(?P<delay>\d{1,9}(?:\.\d{1,9})?)s\"",
     re.IGNORECASE,
 )

@@ -333,6 +333,16 @@ def test_a_template_that_leaves_the_user_out(models, tokenizer):
         Local(models["llama"], still, name="still")("w1")
 
 
+def test_a_token_that_was_added_to_model_and_tokenizer_after_a_reply(models, tokenizer):
+    more = copy.deepcopy(tokenizer)
+    lm = Local(copy.deepcopy(models["llama"]), more, name="more")
+    lm("w1", max_tokens=2)
+    more.add_tokens(["w57"])
+    lm.model.resize_token_embeddings(len(more))
+    assert lm("w57", max_tokens=2).usage.output_tokens <= 2
+    lm.close()
+
+
 def test_the_tokenizer_of_another_model(models, tokenizer):
     other = copy.deepcopy(tokenizer)
     other.add_tokens(["w57"])

@@ -808,6 +808,10 @@ def test_any_body_can_be_read(body):
         ('{"retryDelay": "21s"}', 21),
         ("please wait before trying again", None),
         ("try again in a while", None),
+        ("Too many requests: wait 30 seconds", 30),
+        ("Please wait for 1 hr", 3600),
+        ("Our support is available 24 hours a day. Please retry in 5s.", 5),
+        ("You may retry 2 http requests", None),
         ("", None),
     ],
 )
