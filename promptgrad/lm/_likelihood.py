@@ -110,7 +110,7 @@ def _pack(model: Any, batch: Sequence[Tokens], rows: Rows, prefix: int) -> Score
         end = start + len(segment.ids) - 1  # the place before a token foretells it
         places += range(end - count, end)
     chosen = torch.tensor(places, device=model.device)
-    with attended(model, tree), ReplyPlaces(model, chosen, (1, len(tree.ids))) as reply:
+    with attended(model, tree, places), ReplyPlaces(model, chosen, (1, len(tree.ids))) as reply:
         out = model(**tree.options(model))
     if not takes_trees(model):
         return _part(model, batch, rows, None)

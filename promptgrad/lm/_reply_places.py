@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 class ReplyPlaces:
     """While it is entered, the last layer of a model makes logits of some places alone, in one row.
 
-    What stands between the last attention and the logits looks at one place at a time. So the `mlp` of the last block,
-    where there is one, also sees these places alone, and gives zeros for the others; unless it is computed again in
-    the backward pass.
+    What stands between the last attention and the logits looks at one place at a time. So in the last block the `mlp`
+    and the attention's `o_proj`, where there are such, also see these places alone, and give zeros for the others;
+    unless they are computed again in the backward pass.
 
     Other threads that call the model meanwhile, as with a LoRA on a shared base, get what they ask for. A model that
     does not call its last layer as a module makes logits of all places, and `chosen` takes these.
@@ -31,16 +31,17 @@ class ReplyPlaces:
         self._places = places
         self._shape = shape
         self._thread = threading.get_ident()
-        self._done = self._thinned = False
-        self._mlp = _last_mlp(base)
+        self._done = False
+        self._thinned = set[Any]()
+        self._last = _of_last_block(base)
         self._hooks: list[Any] = []
 
     def __enter__(self) -> ReplyPlaces:
         if self._head is not None:
             self._hooks.append(self._head.register_forward_pre_hook(self._choose))
-        if self._mlp is not None:
-            self._hooks.append(self._mlp.register_forward_pre_hook(self._thin, with_kwargs=True))
-            self._hooks.append(self._mlp.register_forward_hook(self._fill))
+        for module in self._last:
+            self._hooks.append(module.register_forward_pre_hook(self._thin, with_kwargs=True))
+            self._hooks.append(module.register_forward_hook(self._fill))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -64,14 +65,14 @@ class ReplyPlaces:
         return self._some(args)
 
     def _thin(self, layer: Any, args: tuple[Any, ...], more: dict[str, Any]) -> tuple[tuple[Any, ...], Any] | None:
-        if self._thinned or len(args) != 1 or more or not self._is_meant(args):  # some take what they are added to
-            return None
-        self._thinned = True
+        if layer in self._thinned or len(args) != 1 or more or not self._is_meant(args):
+            return None  # some take what they are added to
+        self._thinned.add(layer)
         return self._some(args), more
 
     def _fill(self, layer: Any, args: tuple[Any, ...], made: Any) -> Any:
         """Its output, with zeros in the other places; `args` are those that `_thin` made."""
-        if not self._thinned or threading.get_ident() != self._thread or args[0].shape[1] != len(self._places):
+        if layer not in self._thinned or threading.get_ident() != self._thread or args[0].shape[1] != len(self._places):
             return None
         parts = made if isinstance(made, tuple) else (made,)
         whole = [
@@ -86,14 +87,22 @@ class ReplyPlaces:
         return tuple(shaped) if isinstance(made, tuple) else shaped[0]
 
 
-def _last_mlp(model: Any) -> Any:
-    """The `mlp` of the last block of a model; None where there is none, others share it, or they are computed twice."""
+def _of_last_block(model: Any) -> list[Any]:
+    """What of the last block looks at one place at a time and is its own; nothing where blocks are computed twice."""
     import torch
 
     count = getattr(model.config, "num_hidden_layers", None)
     for blocks in model.modules():
         if isinstance(blocks, torch.nn.ModuleList) and len(blocks) == count:
-            own, *others = (getattr(each, "mlp", None) for each in reversed(blocks))
-            again = any(getattr(each, "gradient_checkpointing", False) for each in (blocks[-1], model))
-            return None if again or any(each is own for each in others) else own
-    return None
+            if any(getattr(each, "gradient_checkpointing", False) for each in (blocks[-1], model)):
+                return []
+            found = [[_within(each, name) for each in reversed(blocks)] for name in ("self_attn.o_proj", "mlp")]
+            return [last for last, *others in found if last is not None and all(each is not last for each in others)]
+    return []
+
+
+def _within(block: Any, name: str) -> Any:
+    """A module of a block by its path, or None."""
+    for part in name.split("."):
+        block = getattr(block, part, None)
+    return block

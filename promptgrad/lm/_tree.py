@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,14 +67,15 @@ class Tree:
 
 
 @contextmanager
-def attended(model: Any, tree: Tree) -> Iterator[None]:
+def attended(model: Any, tree: Tree, wanted: Collection[int]) -> Iterator[None]:
     """Let the attention of the model, in this thread, keep the segments of a tree apart.
 
-    A model that did not ask for it in every layer is known afterwards as one that does not take trees.
+    Behind its last layer of attention only the `wanted` places have an output of their own. A model that did not ask
+    for attention in every layer is known afterwards as one that does not take trees.
     """
     config = _base(model).config
     _register()
-    layout = _Layout(tree, model.device)
+    layout = _Layout(tree, config.num_hidden_layers, frozenset(wanted), model.device)
     with _switch:
         _switched[id(config)] = _switched.get(id(config), 0) + 1
         config._attn_implementation = _NAME
@@ -88,7 +89,7 @@ def attended(model: Any, tree: Tree) -> Iterator[None]:
             if not _switched[id(config)]:
                 del _switched[id(config)]
                 config._attn_implementation = "sdpa"
-    if layout.asked != config.num_hidden_layers:
+    if layout.asked != layout.layers:
         _others.add(type(_base(model)))
 
 
@@ -132,17 +133,19 @@ def _attention(
         found: tuple[torch.Tensor, None] = attend(module, query, key, value, mask, **options)
         return found
     layout.asked += 1
+    asked = layout.last if layout.asked == layout.layers else layout.every
     prefix = layout.prefix
     common = [each[:, :, :prefix] for each in (key, value)]
     made = []
-    if prefix:
+    if asked.prefix:
         out, _ = attend(module, query[:, :, :prefix], *common, None, **options)
         made.append(out.flatten(0, 1))
     flat = [each[0].transpose(0, 1) for each in (query, key, value)]
-    for bundle in layout.bundles:
+    for bundle in asked.bundles:
         own = bundle.places.shape
         queries, *both = (
-            each.index_select(0, bundle.places.flatten()).unflatten(0, own).transpose(1, 2) for each in flat
+            each.index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
+            for each, places in zip(flat, (bundle.asking, bundle.places, bundle.places), strict=True)
         )
         parts = [[each] for each in both]
         if bundle.before is not None:
@@ -155,7 +158,7 @@ def _attention(
         keys, values = (torch.cat(part, 2) if len(part) > 1 else part[0] for part in parts)
         out, _ = attend(module, queries, keys, values, bundle.mask, **options)
         made.append(out.flatten(0, 1))
-    return torch.cat(made).index_select(0, layout.order)[None], None
+    return torch.cat(made).index_select(0, asked.order)[None], None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +166,51 @@ class _Bundle:
     """Segments whose attention is computed together.
 
     Attributes:
-        places: Where their tokens are in the sequence, one row each, filled up with any.
+        asking: The places in the sequence that attend, one row for each segment, filled up with any.
+        places: Where the tokens of the segments are, likewise.
         before: Where the tokens are of the segments that they are behind, filled up at the left; None if of none.
-        mask: What they attend to of prefix, `before` and `places`; None for what is before each token in `places`.
+        mask: What `asking` attends to of prefix, `before` and `places`; None for what is before each of `places`.
     """
 
+    asking: torch.Tensor
     places: torch.Tensor
     before: torch.Tensor | None
     mask: torch.Tensor | None
+
+
+class _Asked:
+    """What attention is computed for: all places of a tree, or some.
+
+    Attributes:
+        prefix: Whether the places of the prefix are among them.
+        bundles: The segments, in bundles.
+        order: Where the outputs of the sequence's places are in those of prefix and bundles; anywhere for the others.
+    """
+
+    def __init__(self, tree: Tree, wanted: Collection[int], device: Any) -> None:
+        import torch
+
+        self.prefix = any(place in wanted for place in range(tree.prefix))
+        self.bundles: list[_Bundle] = []
+        order = list(range(tree.prefix if self.prefix else 0))
+        made = len(order)
+        order += [0] * (len(tree.ids) - made)
+        lengths = [len(segment.ids) for segment in tree.segments]
+        steps = [
+            [step for step in range(length) if start + step in wanted]
+            for start, length in zip(tree.starts, lengths, strict=True)
+        ]
+        of_prompts = [at for at, segment in enumerate(tree.segments) if segment.behind is None and steps[at]]
+        of_others = [at for at, segment in enumerate(tree.segments) if segment.behind is not None and steps[at]]
+        for kind in (of_prompts, of_others):
+            for rows in cut_by_length(lengths, kind, math.inf):
+                self.bundles.append(_bundle(tree, rows, [steps[row] for row in rows], device))
+                width = self.bundles[-1].asking.shape[1]
+                for number, row in enumerate(rows):
+                    for at, step in enumerate(steps[row]):
+                        order[tree.starts[row] + step] = made + number * width + at
+                made += len(rows) * width
+        self.order = torch.tensor(order, device=device)
 
 
 class _Layout:
@@ -178,59 +218,55 @@ class _Layout:
 
     Attributes:
         prefix: Tokens of the prefix.
-        bundles: The segments, in bundles.
-        order: Where the outputs of the sequence's places are in those of prefix and bundles.
+        layers: Layers of attention that the model has.
         asked: In how many layers it was.
+        every: For all places: in each layer but the last one.
+        last: For those that are wanted: what else the last layer gives is looked at by nobody.
     """
 
-    def __init__(self, tree: Tree, device: Any) -> None:
-        import torch
-
-        self.prefix = tree.prefix
-        self.asked = 0
-        self.bundles: list[_Bundle] = []
-        order = list(range(tree.prefix)) + [0] * (len(tree.ids) - tree.prefix)
-        made = tree.prefix
-        lengths = [len(segment.ids) for segment in tree.segments]
-        of_prompts = [at for at, segment in enumerate(tree.segments) if segment.behind is None]
-        of_others = [at for at, segment in enumerate(tree.segments) if segment.behind is not None]
-        for kind in (of_prompts, of_others):
-            for rows in cut_by_length(lengths, kind, math.inf):
-                self.bundles.append(_bundle(tree, rows, device))
-                width = self.bundles[-1].places.shape[1]
-                for number, row in enumerate(rows):
-                    for step in range(lengths[row]):
-                        order[tree.starts[row] + step] = made + number * width + step
-                made += len(rows) * width
-        self.order = torch.tensor(order, device=device)
+    def __init__(self, tree: Tree, layers: int, wanted: frozenset[int], device: Any) -> None:
+        self.prefix, self.layers, self.asked = tree.prefix, layers, 0
+        self.every = _Asked(tree, range(len(tree.ids)), device)
+        self.last = _Asked(tree, wanted, device)
 
 
-def _bundle(tree: Tree, rows: Sequence[int], device: Any) -> _Bundle:
+def _bundle(tree: Tree, rows: Sequence[int], steps: Sequence[Sequence[int]], device: Any) -> _Bundle:
+    """Some segments, of which these steps attend."""
     import torch
 
     segments = [tree.segments[row] for row in rows]
-    width = max(len(segment.ids) for segment in segments)
+    lengths = [len(segment.ids) for segment in segments]
+    width = max(lengths)
     places = [
-        [tree.starts[row] + min(step, len(segment.ids) - 1) for step in range(width)]
-        for row, segment in zip(rows, segments, strict=True)
+        [tree.starts[row] + min(step, length - 1) for step in range(width)]
+        for row, length in zip(rows, lengths, strict=True)
     ]
+    most = max(map(len, steps))
+    filled = [[*each, *[each[-1]] * (most - len(each))] for each in steps]
+    asking = [[row[step] for step in each] for row, each in zip(places, filled, strict=True)]
     causal = torch.ones((width, width), dtype=torch.bool, device=device).tril()
+    parts = [causal.new_ones((len(rows), width, tree.prefix)), causal[None].expand(len(rows), -1, -1)]
     behind = [segment.behind for segment in segments if segment.behind is not None]
-    if not behind:
-        mask = torch.cat([causal.new_ones((width, tree.prefix)), causal], 1)[None, None] if tree.prefix else None
-        return _Bundle(torch.tensor(places, device=device), None, mask)
-    counts = [len(tree.segments[at].ids) for at in behind]
-    deep = max(counts)
-    before = [
-        [tree.starts[at] + max(step - (deep - count), 0) for step in range(deep)]
-        for at, count in zip(behind, counts, strict=True)
-    ]
-    seen = torch.arange(deep, device=device)[None] >= deep - torch.tensor(counts, device=device)[:, None]
-    parts = [
-        causal.new_ones((len(rows), width, tree.prefix)),
-        seen[:, None].expand(-1, width, -1),
-        causal[None].expand(len(rows), -1, -1),
-    ]
+    before = None
+    if behind:
+        counts = [len(tree.segments[at].ids) for at in behind]
+        deep = max(counts)
+        before = [
+            [tree.starts[at] + max(step - (deep - count), 0) for step in range(deep)]
+            for at, count in zip(behind, counts, strict=True)
+        ]
+        seen = torch.arange(deep, device=device)[None] >= deep - torch.tensor(counts, device=device)[:, None]
+        parts.insert(1, seen[:, None].expand(-1, width, -1))
+    mask = torch.cat(parts, 2)
+    whole = all(len(each) == length for each, length in zip(steps, lengths, strict=True))
+    if not whole:
+        mask = mask.gather(1, torch.tensor(filled, device=device)[..., None].expand(-1, -1, mask.shape[2]))
+    elif not behind:
+        mask = mask[:1]
+    plain = whole and not behind and not tree.prefix
     return _Bundle(
-        torch.tensor(places, device=device), torch.tensor(before, device=device), torch.cat(parts, 2)[:, None]
+        torch.tensor(asking, device=device),
+        torch.tensor(places, device=device),
+        None if before is None else torch.tensor(before, device=device),
+        None if plain else mask[:, None],
     )

@@ -6,6 +6,7 @@ import copy
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from promptgrad import lm
 from promptgrad.lm import Tokens, reply_logprobs
 from promptgrad.lm._prefix_plan import Shared, plan, segments
-from promptgrad.lm._tree import takes_trees
+from promptgrad.lm._tree import Tree, _Layout, takes_trees
 
 torch = pytest.importorskip("torch")
 
@@ -111,17 +112,33 @@ def test_a_lora_gets_the_same_gradients() -> None:
 
 
 def test_behind_the_last_attention_only_places_of_replies_are_computed() -> None:
-    model, seen = llama(), []
+    model, seen = llama(), dict[str, list[int]]()
     layers = model.model.layers
-    hooks = [
-        layer.mlp.up_proj.register_forward_hook(lambda _, args, out: seen.append(out.shape[1])) for layer in layers
-    ]
+
+    def count(name: str) -> Callable[..., None]:
+        return lambda _, args, out: seen.setdefault(name, []).append(args[0].shape[1])
+
+    for name in ("mlp.up_proj", "self_attn.o_proj"):
+        for layer in layers:
+            layer.get_submodule(name).register_forward_hook(count(name))
     gradients(model, RUNS, shared=True)
-    for hook in hooks:
-        hook.remove()
     replies = sum(len(row.ids) - row.start for row in RUNS)
-    assert seen[-1] == replies < seen[0]
-    assert len(set(seen[:-1])) == 1
+    assert set(seen) == {"mlp.up_proj", "self_attn.o_proj"}
+    for found in seen.values():
+        assert found[-1] == replies < found[0]
+        assert len(set(found[:-1])) == 1
+
+
+def test_in_the_last_layer_only_places_of_replies_attend() -> None:
+    row = Tokens((1, 2, 3, 7, 8, 9, 4), 5)
+    tree = Tree((1, 2, 3), segments([row, replace(row, start=6)], (0, 1), 3))
+    wanted = {place for place in range(len(tree.ids)) if place >= 3 and place % 2}
+    layout = _Layout(tree, 2, frozenset(wanted), "cpu")
+    asking = [place for bundle in layout.last.bundles for place in bundle.asking.flatten().tolist()]
+    assert set(asking) == wanted
+    assert layout.every.prefix
+    assert not layout.last.prefix
+    assert sum(bundle.asking.numel() for bundle in layout.every.bundles) == len(tree.ids) - 3
 
 
 def shared_mlp() -> Any:
