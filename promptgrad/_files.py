@@ -70,8 +70,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}-", suffix=".tmp", dir=path.parent))
+    beside = path / path.name if path.is_dir() else path  # what is there may be a disk of its own, as volumes are
+    _sweep(beside)
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}-", suffix=".tmp", dir=beside.parent))
     try:
         with as_os_errors(path):
             yield made

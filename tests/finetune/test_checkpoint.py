@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from promptgrad import Trainer, lm, nn, optim
+from promptgrad._files import whole_folder
 from promptgrad.data import Example, pocket
 from promptgrad.errors import StateDictError
 from promptgrad.finetune import Preference, dpo, sft
@@ -118,6 +119,18 @@ def test_what_a_full_disk_cuts_is_said_and_leaves_what_was_there(
     with small_files(1000), pytest.raises(OSError, match="File too large"):
         sft(view, data[0][:2], steps=1).save(tmp_path / "view")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "old"]
+
+
+def test_a_folder_that_is_there_may_be_a_disk_of_its_own(tmp_path: Path) -> None:
+    """A file is moved within one disk only, so nothing of a volume is made beside it."""
+    folder = tmp_path / "volume"
+    for there in (tmp_path, folder):
+        with whole_folder(folder) as place:
+            (place / "lora").mkdir()
+            (place / "lora" / "a.json").write_text("{}")
+            assert place.parent == there
+        assert [path.name for path in folder.rglob("*")] == ["lora", "a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["volume"]
 
 
 def test_preferences_go_on_too(program: nn.Predict, data: Data, tmp_path: Path, counted: Any) -> None:
