@@ -54,7 +54,7 @@ def test_what_a_template_writes_after_the_end_is_not_learned() -> None:
 
 
 def test_a_template_that_rewrites_the_prompt() -> None:
-    template = "{{ messages | length }} {{ messages[-1].content }}"
+    template = "{{ messages | length }} {{ messages | map(attribute='content') | reverse | join(' ') }}"
     tokens = encode(local_with(template), SAMPLE)
     assert words(lm.pocket(), tokens.ids[tokens.start :]) == ["grey", "cat", "<|end|>"]
 

@@ -154,7 +154,7 @@ def test_a_budget_that_does_not_cover_the_start_is_an_end_too(world, data):
 
 def test_the_end_of_the_search_by_its_budget_is_a_decision(world, data):
     heard = Heard()
-    trainer(world, program(world), budget=pg.Budget(calls=160), ship="significant", callbacks=[heard]).fit(*data)
+    trainer(world, program(world), budget=pg.Budget(calls=140), ship="significant", callbacks=[heard]).fit(*data)
     assert [d["of"] for d in heard.of("decision") if d["kind"] == "exhausted"] == ["calls"]
 
 
