@@ -10,7 +10,7 @@ The gradient is exact in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +110,11 @@ def _pack(model: Any, batch: Sequence[Tokens], rows: Rows, prefix: int) -> Score
         end = start + len(segment.ids) - 1  # the place before a token foretells it
         places += range(end - count, end)
     chosen = torch.tensor(places, device=model.device)
+    rewind = _rewinder(model.device)
     with attended(model, tree, places), ReplyPlaces(model, chosen, (1, len(tree.ids))) as reply:
         out = model(**tree.options(model))
-    if not takes_trees(model):
+    if reply.void or not takes_trees(model):
+        rewind()
         return _part(model, batch, rows, None)
     return _scored(batch, rows, reply.chosen(out.logits))
 
@@ -133,10 +135,32 @@ def _part(model: Any, batch: Sequence[Tokens], rows: Rows, stem: Stem | None) ->
     for number, (tokens, row) in enumerate(zip(own, rows, strict=True)):
         end = number * shown + len(tokens) - 1 - (width - shown)
         places += range(end - _count(batch[row]), end)
+    rewind = _rewinder(model.device)
     with ReplyPlaces(model, torch.tensor(places, device=model.device), (len(rows), shown)) as reply:
         # no mask: what fills a row up is behind all that counts, which does not attend to it
         out = model(input_ids=ids, **past, **accepts.last(kept))
+    if reply.void:
+        rewind()
+        return _part(model, batch, rows, stem)
     return _scored(batch, rows, reply.chosen(out.logits))
+
+
+def _rewinder(device: Any) -> Callable[[], None]:
+    """Sets torch's random numbers back to where they are now: a pass that is made again drops out the same.
+
+    Models are found out once in a process, so a training that is killed and goes on in another one may not differ.
+    """
+    import torch
+
+    before = torch.get_rng_state()
+    of_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def rewind() -> None:
+        torch.set_rng_state(before)
+        if of_gpu is not None:
+            torch.cuda.set_rng_state(of_gpu, device)
+
+    return rewind
 
 
 def _count(tokens: Tokens) -> int:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+_loops: set[type] = set()  # models that go through their last block several times
+
 
 class ReplyPlaces:
     """While it is entered, the last layer of a model makes logits of some places alone, in one row.
 
     What stands between the last attention and the logits looks at one place at a time. So in the last block the `mlp`
     and the attention's `o_proj`, where there are such, also see these places alone, and give zeros for the others;
-    unless they are computed again in the backward pass.
+    unless they are computed again in the backward pass. A model that goes through that block several times, and needs
+    all places before the last time, is found out in its first pass, which is `void` then.
 
     Other threads that call the model meanwhile, as with a LoRA on a shared base, get what they ask for. A model that
     does not call its last layer as a module makes logits of all places, and `chosen` takes these.
@@ -23,17 +26,22 @@ class ReplyPlaces:
         model: A causal language model.
         places: The places, counted through all rows.
         shape: Rows, and places of each, that reach the last layer.
+
+    Attributes:
+        void: Whether what the model gave is wrong, and the pass has to be made again, under another `ReplyPlaces`.
     """
 
     def __init__(self, model: Any, places: torch.Tensor, shape: tuple[int, int]) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.void = False
+        self._type = type(base)
         self._head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
         self._places = places
         self._shape = shape
         self._thread = threading.get_ident()
         self._done = False
         self._thinned = set[Any]()
-        self._last = _of_last_block(base)
+        self._last = [] if self._type in _loops else _of_last_block(base)
         self._hooks: list[Any] = []
 
     def __enter__(self) -> ReplyPlaces:
@@ -65,8 +73,12 @@ class ReplyPlaces:
         return self._some(args)
 
     def _thin(self, layer: Any, args: tuple[Any, ...], more: dict[str, Any]) -> tuple[tuple[Any, ...], Any] | None:
-        if layer in self._thinned or len(args) != 1 or more or not self._is_meant(args):
+        if len(args) != 1 or more or not self._is_meant(args):
             return None  # some take what they are added to
+        if layer in self._thinned:
+            self.void = True
+            _loops.add(self._type)
+            return None
         self._thinned.add(layer)
         return self._some(args), more
 

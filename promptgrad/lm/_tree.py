@@ -71,7 +71,8 @@ def attended(model: Any, tree: Tree, wanted: Collection[int]) -> Iterator[None]:
     """Let the attention of the model, in this thread, keep the segments of a tree apart.
 
     Behind its last layer of attention only the `wanted` places have an output of their own. A model that did not ask
-    for attention in every layer is known afterwards as one that does not take trees.
+    for attention once in every layer, or adds something to its scores, is known afterwards as one that does not take
+    trees.
     """
     config = _base(model).config
     _register()
@@ -122,7 +123,7 @@ def _register() -> None:
 
 
 def _attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
 ) -> tuple[torch.Tensor, None]:
     """As `sdpa_attention_forward` of transformers; by the tree, where this thread has one."""
     import torch
@@ -130,9 +131,9 @@ def _attention(
 
     layout: _Layout | None = getattr(_now, "layout", None)
     if layout is None:
-        found: tuple[torch.Tensor, None] = attend(module, query, key, value, mask, **options)
+        found: tuple[torch.Tensor, None] = attend(module, query, key, value, attention_mask, **options)
         return found
-    layout.asked += 1
+    layout.asked += attention_mask is None or attention_mask.numel() == 1  # else one of the model's own making
     asked = layout.last if layout.asked == layout.layers else layout.every
     prefix = layout.prefix
     common = [each[:, :, :prefix] for each in (key, value)]
@@ -219,7 +220,7 @@ class _Layout:
     Attributes:
         prefix: Tokens of the prefix.
         layers: Layers of attention that the model has.
-        asked: In how many layers it was.
+        asked: In how many layers it was, with nothing added to the scores.
         every: For all places: in each layer but the last one.
         last: For those that are wanted: what else the last layer gives is looked at by nobody.
     """

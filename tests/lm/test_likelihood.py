@@ -250,6 +250,72 @@ def test_a_layer_with_an_attention_of_its_own_is_found_out() -> None:
     assert takes_trees(llama())
 
 
+def doge() -> Any:
+    from transformers import DogeConfig, DogeForCausalLM
+
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 256}
+    return DogeForCausalLM(DogeConfig(num_attention_heads=4, num_key_value_heads=2, **size))
+
+
+def test_a_mask_of_the_models_own_making_is_found_out() -> None:
+    """Its attention is asked by keyword, with something added to its scores."""
+    torch.manual_seed(0)
+    model = doge()
+    for name, weight in model.named_parameters():
+        if name.endswith("self_attn.A"):
+            torch.nn.init.normal_(weight)
+    wanted, theirs = gradients(model, RUNS, shared=False)
+    loss, ours = gradients(model, RUNS, shared=True)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    assert furthest(ours, theirs) <= 1e-5
+    assert not takes_trees(model)
+
+
+def looped() -> Any:
+    """A model that goes through its last block twice."""
+    model = llama()
+    last = model.model.layers[-1]
+
+    class Twice(type(last)):  # type: ignore[misc]
+        def forward(self, hidden: Any, **options: Any) -> Any:
+            return super().forward(super().forward(hidden, **options), **options)
+
+    class Looped(type(model)):  # type: ignore[misc] # what is remembered is the class
+        pass
+
+    model.__class__, last.__class__ = Looped, Twice
+    return model
+
+
+ALL = [*(row((7, 8)) for _ in range(4)), Tokens(words(9), 1)]  # that of a reply alone has all reach the last layer
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_last_block_that_is_gone_through_twice_is_found_out(shared: bool) -> None:
+    model, total = looped(), 0.0
+    for each in ALL:
+        scores = model(input_ids=torch.tensor([each.ids]), use_cache=False).logits[0].log_softmax(-1)
+        alone = -sum(scores[at - 1, each.ids[at]] for at in range(each.start, len(each.ids))) / 50
+        alone.backward()
+        total += float(alone.detach())
+    theirs = [weight.grad.clone() for weight in model.parameters()]
+    for again in (shared, False):  # the second time, it is known
+        loss, ours = gradients(model, ALL, shared=again)
+        assert loss == pytest.approx(total, rel=1e-5)
+        assert furthest(ours, theirs) <= 1e-5
+
+
+def test_finding_a_model_out_draws_no_random_numbers() -> None:
+    """A training that goes on in another process, which finds it out again, has the same weights bit for bit."""
+    model, found = looped().train(), []
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.3
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append((gradients(model, ALL, shared=False)[0], float(torch.rand(()))))
+    assert found[0] == found[1]
+
+
 def test_other_threads_call_the_model_as_always_meanwhile() -> None:
     model = llama().requires_grad_(False)
     ids = torch.tensor([MIXED[0].ids])
