@@ -38,7 +38,7 @@ class ReplyPlaces:
         self._head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
         self._places = places
         self._shape = shape
-        self._thread = threading.get_ident()
+        self._thread: int | None = None  # hooks that Ctrl-C leaves behind, as it comes at any moment, do nothing
         self._done = False
         self._thinned = set[Any]()
         self._last = [] if self._type in _loops else _of_last_block(base)
@@ -50,9 +50,11 @@ class ReplyPlaces:
         for module in self._last:
             self._hooks.append(module.register_forward_pre_hook(self._thin, with_kwargs=True))
             self._hooks.append(module.register_forward_hook(self._fill))
+        self._thread = threading.get_ident()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._thread = None
         for hook in self._hooks:
             hook.remove()
 

@@ -80,8 +80,8 @@ def attended(model: Any, tree: Tree, wanted: Collection[int]) -> Iterator[None]:
     with _switch:
         _switched[id(config)] = _switched.get(id(config), 0) + 1
         config._attn_implementation = _NAME
-    _now.layout = layout
     try:
+        _now.layout = layout
         yield
     finally:
         _now.layout = None

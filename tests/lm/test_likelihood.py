@@ -335,6 +335,25 @@ def test_other_threads_call_the_model_as_always_meanwhile() -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("when", ["register_forward_pre_hook", "register_forward_hook"])
+def test_ctrl_c_while_a_pass_begins_leaves_the_model_as_it_was(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama()
+    wanted, theirs = gradients(model, RUNS, shared=True)
+    mlp = model.model.layers[-1].mlp
+
+    def interrupted(*told: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlp, when, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            gradients(model, RUNS, shared=True)
+    loss, ours = gradients(model, RUNS, shared=True)
+    assert loss == wanted
+    assert furthest(ours, theirs) == 0
+    assert model.config._attn_implementation == "sdpa"
+
+
 def rows_of(groups: list[Shared]) -> Iterator[int]:
     for group in groups:
         for part in (*group.parts, *group.packs):
