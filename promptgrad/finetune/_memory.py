@@ -48,12 +48,30 @@ def checkpointed(model: Any, *, wanted: bool) -> Iterator[None]:
         base = model
         if hasattr(model, "apart"):  # what goes along with a pass is to go along with its repetition
             base, how["context_fn"] = model.get_base_model(), model.recomputing
+        stack.enter_context(_no_hook_stays(base))
         word = "activation" if hasattr(base, "activation_checkpointing_enable") else "gradient"  # since 5.24
         getattr(base, f"{word}_checkpointing_enable")(how)
         stack.callback(getattr(base, f"{word}_checkpointing_disable"))
         if base is not model:  # its layers stay in evaluation mode
             stack.enter_context(checkpointed_in_eval(base))
         yield
+
+
+@contextlib.contextmanager
+def _no_hook_stays(model: Any) -> Iterator[None]:
+    """Take off what transformers and peft hook onto a model that is checkpointed, which they leave there.
+
+    What a prompt is embedded as would require a gradient for ever, and the model could not be pickled.
+    """
+    before = {module: set(module._forward_hooks) for module in model.modules()}
+    try:
+        yield
+    finally:
+        if hasattr(model, "disable_input_require_grads"):
+            model.disable_input_require_grads()
+        for module, known in before.items():
+            for number in set(module._forward_hooks) - known:
+                del module._forward_hooks[number]
 
 
 def apart(model: Any, *, wanted: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from functools import partial
 from typing import Any
 
@@ -154,6 +155,17 @@ def test_checkpointed_activations_are_fewer_and_the_gradients_equal() -> None:
     assert close(light, plain)
     assert little < 0.5 * much
     assert measured()[1] == much  # and it is off again
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_what_was_trained_with_checkpointing_has_no_hook_of_it(
+    program: nn.Predict, data: Data, lora: dict[str, Any] | None
+) -> None:
+    """What a prompt is embedded as required a gradient for ever, and the model could not be pickled."""
+    tuned = sft(program, data[0], steps=1, batch_size=4, lora=lora, gradient_checkpointing=True)
+    assert not any(module._forward_hooks for module in tuned.lm.model.modules())
+    assert not tuned.lm.model.get_input_embeddings()(torch.tensor([1])).requires_grad
+    pickle.dumps(tuned.lm.model)
 
 
 def test_half_precision_computes_in_it_and_also_trains_after_a_pass_without_a_graph() -> None:
