@@ -169,7 +169,9 @@ def _fit_choice(options: Mapping[str, Any], title: str, value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
-    if None in options.values() and value not in options and is_nothing(value) and not mentions(value, options):
+    or_truth = not BOOLEAN_WORDS.keys().isdisjoint(map(str.casefold, options))
+    nothing = None in options.values() and value not in options and is_nothing(value, or_truth=or_truth)
+    if nothing and not mentions(value, options):
         return None
     found = read_choice(value, options, title)
     if len(found) != 1:
@@ -221,6 +223,11 @@ def _fit_truth(kinds: Sequence[Any], value: bool) -> Any:  # noqa: FBT001
     raise Misfit(f"Input should be {' or '.join(map(_name, kinds))}, not {str(value).lower()}")
 
 
+def _takes_truth(kind: Any) -> bool:
+    """Whether a type is that of true and false, or has choices that are called so."""
+    return kind is bool or not BOOLEAN_WORDS.keys().isdisjoint(map(str.casefold, spellings(kind) or ()))
+
+
 def _name(kind: Any) -> str:
     return "null" if kind is type(None) else getattr(kind, "__name__", None) or str(kind)
 
@@ -232,7 +239,7 @@ def _one_of(kinds: Sequence[Any], text: str) -> Any:
     found: list[Any] = []
     as_number = False
     reason: Misfit | None = None
-    nothing = type(None) in kinds and is_nothing(text)
+    nothing = type(None) in kinds and is_nothing(text, or_truth=any(map(_takes_truth, kinds)))
     for kind in kinds:
         fit = fitter(kind)
         if fit is None or is_structure(kind) or (nothing and is_moment(kind)):

@@ -163,7 +163,7 @@ class Reader:
         bare = text.strip(edges)
         if self._known:
             return self.value(text)
-        if self._takes_nothing and is_nothing(text):
+        if self._takes_nothing and is_nothing(text, or_truth=bool in self._kinds):
             return self.field.validate(None)
         blame: ParseError | None = None
         for attempt in dict.fromkeys((text, bare, bare.rstrip(".").strip(edges))):
@@ -177,7 +177,7 @@ class Reader:
 
     def _read_structure(self, text: str, blame: ParseError | None) -> Any:
         """A list or an object: the whole text, or the only one in it that fits."""
-        if self._takes_nothing and is_nothing(text):
+        if self._takes_nothing and is_nothing(text, or_truth=bool in self._kinds):
             return self.field.validate(None)
         whole, too_long = in_fence(text), False
         why = "holds no value"

@@ -41,10 +41,14 @@ _SAYS = late_pattern(
     r".*(?:\b(?:say|said|see|seen|conclude\w*|confirm\w*|state\w*|infer\w*|tell) that\b|(?<! be):)", re.DOTALL
 )
 """What leads to a statement, of which "may" and "can" say nothing: "I can say that it is", "users can lose data:"."""
+_NONE = r"none|null|nil|n/?a|not available|not applicable"
+_UNSTATED = r"not (?:mentioned|specified|stated|given|provided|listed|disclosed|reported)\b"
 _NOTHING = late_pattern(
-    r"(?:none|null|nil|n/?a|not available|not applicable)(?:\.|\s*[(,;:.\N{EN DASH}—-][^\d]*)?", re.IGNORECASE
+    rf"(?:{_NONE}|{_UNSTATED}(?: in (?:the|this) (?:[^\W\d]+ )?[^\W\d]+)?)(?:\.|\s*[(,;:.\N{{EN DASH}}—-][^\d]*)?",
+    re.IGNORECASE,
 )
-_NO_VALUE = late_pattern(r"\A(?:none|null|nil|n/?a|not available|not applicable)", re.IGNORECASE)
+_NO_VALUE = late_pattern(rf"\A(?:{_NONE}|{_UNSTATED})", re.IGNORECASE)
+_MAY_BE_FALSE = late_pattern(rf"\W*{_UNSTATED}", re.IGNORECASE)
 _NOT_AVAILABLE = late_pattern(r"n/a\b.{0,300}", re.IGNORECASE | re.DOTALL)
 _YET = late_pattern(
     r"\A\W*(?:(?:about|approx\w*|around|roughly|circa|some)\W*)?\d|\A\W*no\b\W*\Z|\b(?:but|yes|true|false|likely|probably|perhaps|maybe|actually|wait)\b"
@@ -84,8 +88,15 @@ _UNSAYS_ONE = {
 }
 
 
-def is_nothing(text: str) -> bool:
-    """Whether a text says that there is no value: "None", "null", "N/A (see page 3)"."""
+def is_nothing(text: str, *, or_truth: bool = False) -> bool:
+    """Whether a text says that there is no value: "None", "null", "N/A (see page 3)", "Not mentioned in the text".
+
+    Args:
+        text: The text.
+        or_truth: Whether it may also be true or false, as "not mentioned" is false of what is mentioned.
+    """
+    if or_truth and _MAY_BE_FALSE.match(text):
+        return False
     bare = text.strip(_DECORATION)
     found = _NOTHING.fullmatch(bare) or _NOT_AVAILABLE.fullmatch(bare) if len(bare) <= _SHORT else None
     if found is None:

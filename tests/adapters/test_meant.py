@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from promptgrad.errors import ParseError
 from promptgrad.signature import Field, Signature
 
 Mood = Literal["positive", "negative", "neutral"]
+YesNo = Literal["yes", "no"]
 Level = Literal["low", "medium", "high"]
 CALL = '{"name": "search", "arguments": {"query": "capital"}}'
 
@@ -108,3 +110,27 @@ def test_a_text_that_is_called_after_calls_may_be_one(name: str) -> None:
 def test_a_tag_or_a_name_that_calls_also_have_is_no_call(text: str) -> None:
     for adapter in (ChatAdapter(), JSONAdapter(), XMLAdapter()):
         assert read(str, text, adapter) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "value"),
+    [
+        (int | None, "Not mentioned in the text.", None),
+        (int | None, "Not specified", None),
+        (float | None, "Not stated (only the year is)", None),
+        (datetime.date | None, "Not given.", None),
+        (list[str] | None, "Not provided", None),
+        (Mood | None, "Not mentioned", None),
+        (str | None, "Not mentioned", "Not mentioned"),
+        (int, "Not mentioned", "again"),
+        (int | None, "not given, but 3", "again"),
+        (int | None, "Not mentioned in the 3 pages", "again"),
+        (bool | None, "Not mentioned", "again"),
+        (YesNo | None, "Not mentioned", "again"),
+        (Literal["yes", "no", None], "Not mentioned", "again"),
+        (Literal["listed", "unlisted"] | None, "not listed", "again"),
+    ],
+)
+def test_what_is_not_mentioned_is_none_unless_it_may_be_false(kind: Any, reply: str, value: Any) -> None:
+    assert read(kind, reply) == value
+    assert read(kind, json.dumps({"answer": reply}), JSONAdapter()) == value
