@@ -143,7 +143,7 @@ _TURNS = late_pattern(  # words beside a number by which it is not simply the va
     r"\b(?:not|no|none|never|nor|neither|cannot|unknown|unclear|unsure|null|nan|unable|without|less|fewer|more|below|above|"
     r"under|over|between|least|most|or|and|half|halves|quarters?|thirds?|fourths?|divided|dozens?|dutzend\w*|docenas?|"
     r"(?:fif|six|seven|eigh|nin|ten|twelf|hundred|thousand|million|billion)ths?|"
-    r"douzaines?|dozzin[ae]|scores?|hundreds?|thousands?|"
+    r"douzaines?|dozzin[ae]|(?<!\bthe )scores?|hundreds?|thousands?|"
     r"millions?|billions?|trillions?|lakhs?|crores?|if|unless|except|zero|times|squared|cubed|minus|plus|percent|"
     r"per cent|pro[cz]ent\w*|p(?:ou|o)r ?c(?:ent|iento)|per cento|porcento|por cento|процент\w*|"
     r"per mill?e|pro ?mill?e|basis points?|bps?|pp[mb]|pages?|section|chapter|"
@@ -175,7 +175,7 @@ _SPELLED = {
 }  # fmt: skip
 _SPELLED_WORD = late_pattern(rf"\b(?:{'|'.join(_SPELLED)})\b", re.IGNORECASE)
 _SIGN_WORD = late_pattern(r"\b(minus|negative)\s+$", re.IGNORECASE)
-_DECORATION = late_pattern(r"```\w*|\*\*|__|[`\"“”„«»]|\\[()\[\]]|\$(?=\s*\Z)")
+_DECORATION = late_pattern(r"\A#{2,6} |```\w*|\*\*|__|[`\"“”„«»]|\\[()\[\]]|\$(?=\s*\Z)")
 _QUOTES = ("'", "\N{LEFT SINGLE QUOTATION MARK}", "\N{RIGHT SINGLE QUOTATION MARK}")
 _BOXED = late_pattern(r"\$*\\(?:boxed|text|mathbf|mathrm)\{([^{}]{1,200})\}\$*")
 

@@ -61,6 +61,12 @@ def read(kind: Any, reply: str, adapter: Any = None, name: str = "answer") -> An
         (int, "The withdrawal was 200", 200),
         (float, "$5 refund", "again"),
         (int, "5 discount", "again"),
+        (int, "#### 12", 12),
+        (int, "## Answer: 12", 12),
+        (int, "The score is 4.", 4),
+        (int, "4 score", "again"),
+        (int, "a score is 4", "again"),
+        (int, "# 12", "again"),
     ],
 )
 def test_a_word_about_something_else_turns_nothing(kind: Any, reply: str, value: Any) -> None:
