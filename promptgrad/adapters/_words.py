@@ -184,9 +184,18 @@ def read_choice(text: str, options: Mapping[str, Any], title: str = "") -> tuple
     explained = re.match(r"\s*(?:$|[,.;:!](?!\w)|[\n()\N{EN DASH}—]|[-=]\s|\)\s*$)", after)
     if (before.strip(" ([#-") and not _STATED.search(before)) or explained is None:
         return ()
-    if _TURNS.search(after) or _RATED.match(after) or _ONLY_A_DRAFT.match(after) or takes_back(after):
+    if first[1] in BOOLEAN_WORDS and not before.strip(" ([#-"):
+        turned = _is_unsaid(BOOLEAN_WORDS[first[1]], after.lstrip(" ,.;:!\n(-\N{EN DASH}—"))
+    else:
+        turned = _TURNS.search(after) is not None
+    if turned or _RATED.match(after) or _ONLY_A_DRAFT.match(after) or takes_back(after):
         return ()
     return tuple(values.values())
+
+
+def _is_unsaid(value: bool, rest: str) -> bool:  # noqa: FBT001
+    """Whether the words behind a yes or no unsay it."""
+    return bool(_UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest))
 
 
 def _is_unlike(before: str) -> bool:
@@ -220,9 +229,8 @@ def read_boolean(text: str) -> tuple[bool, ...]:
         return ()
     if first is not None:
         value, rest = BOOLEAN_WORDS[first[1]], first[2]
-        if _UNSAYS.search(rest) or _UNSAYS_ONE[value].search(rest) or _RATED.match(first[0], first.end(1)):
-            return ()
-        return () if takes_back(rest) else (value,)
+        unsaid = _is_unsaid(value, rest) or _RATED.match(first[0], first.end(1)) or takes_back(rest)
+        return () if unsaid else (value,)
     return read_choice(text, BOOLEAN_WORDS)
 
 

@@ -140,3 +140,22 @@ def test_a_tag_or_a_name_that_calls_also_have_is_no_call(text: str) -> None:
 def test_what_is_not_mentioned_is_none_unless_it_may_be_false(kind: Any, reply: str, value: Any) -> None:
     assert read(kind, reply) == value
     assert read(kind, json.dumps({"answer": reply}), JSONAdapter()) == value
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("No, they are not.", "no"),
+        ("No, it isn't.", "no"),
+        ("Yes. Users cannot log in.", "yes"),
+        ("No, it is.", "again"),
+        ("Yes, it isn't.", "again"),
+        ("No. The opposite is true.", "again"),
+        ("Yes, unless it rains.", "again"),
+        ("Yes, with one exception: not on Sundays", "again"),
+    ],
+)
+def test_choices_called_yes_and_no_are_read_as_true_and_false_are(reply: str, value: str) -> None:
+    assert read(YesNo, reply) == value
+    truth = {"yes": True, "no": False}.get(value, value)
+    assert read(bool, reply) == truth
