@@ -33,6 +33,7 @@ from promptgrad.search import (
     pairs,
     reviser_for,
     sift,
+    untie,
 )
 
 GAINS = {"text": 0.3, "demos": 0.15, "choice": 0.1, "merge": 0.03}
@@ -46,9 +47,6 @@ PATIENCE = 12
 
 SURE = 0.55
 """Probability of being better from which on a candidate becomes the incumbent: the search may err, the ending not."""
-
-OPEN = (0.35, 0.9)
-"""Probabilities of being better, by validation examples, between which training examples are asked too."""
 
 
 LOOK = 0.15
@@ -401,21 +399,19 @@ class Course:
         """
         session, standings = self.session, self.session.standings
         champion = session.incumbent
-        order = sorted(kept, key=lambda one: -chance(standings.of(champion), standings.of(one)))
-        best: Candidate | None = None
-        probability = SURE
-        for number, candidate in enumerate(order[:2]):
-            likely = chance(standings.of(champion), standings.of(candidate))
-            if OPEN[0] < likely < OPEN[1] and 6 * len(session.train) < self.session.runs_left():
-                for one in (champion, candidate):
-                    await self.observe(step, one, f"tie/{number}/{'ab'[one is candidate]}", len(session.train))
-                likely = chance(self.pooled(champion), self.pooled(candidate))
-            if likely > probability:
-                best, probability = candidate, likely
-        measured = None if best is None else standings.of(best)
-        if measured is not None:
-            session.trial(measured, f"{probability:.0%} better")
-            session.promote(measured)
+
+        async def asked(candidate: Candidate, scope: str) -> Measured | None:
+            await self.observe(step, candidate, scope, len(session.train))
+            return self.pooled(candidate)
+
+        known = [(one, chance(standings.of(champion), standings.of(one)), 0.0) for one in kept]
+        rivals = sorted(known, key=lambda rival: -rival[1])[:2]
+        chances = await untie(session, champion, rivals, scope="tie", asked=asked)
+        for (best, *_), likely in sorted(zip(rivals, chances, strict=True), key=lambda found: -found[1])[:1]:
+            measured = standings.of(best)
+            if measured is not None and likely > SURE:
+                session.trial(measured, f"{likely:.0%} better")
+                session.promote(measured)
 
     def pooled(self, candidate: Candidate) -> Measured | None:
         """All that is known of a candidate, on validation and training examples."""

@@ -1,5 +1,6 @@
 """The search of `TGD` in `Trainer.fit`: which runs a step looks at, who writes from them, and when it ends."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from promptgrad.search import (
     revise,
     reviser_for,
     role,
+    sift,
     swapped,
     unblamed,
     varied,
@@ -112,8 +114,7 @@ class Descent:
         if not texts:
             failed = any(not row.right for place in self.places for row in session.rows.of(place, base))
             return StepReport((), notes=notes or ("samples failed and nobody was blamed",) * failed)
-        edits = await self.write(step, base, texts, writer)
-        candidates = children(step, base, edits)
+        edits, candidates = await self.tried(step, base, texts, writer)
         if not candidates:
             kinds = {place.path: parameter.kind for place, parameter in self.trained}
             refused = [Change.of(edit, kinds[edit.path], "") for edit in edits if edit and edit.path in kinds]
@@ -150,12 +151,35 @@ class Descent:
                 texts.append(replace(known, parameter=parameter, role=about, rules=rules, lm=group["lm"]))
         return texts
 
-    async def write(
+    async def tried(
         self, step: Step, base: Candidate, texts: Sequence[Evidence], writer: Predict | None
+    ) -> tuple[list[Edit | None], list[Candidate]]:
+        """All proposals of a step, and the candidates that race.
+
+        In the first step of a search for one text they are the best by rows that the base fails, see `sift`.
+        """
+        session, most, edits, out = self.session, self.tgd.proposals, list[Edit | None](), set[str]()
+
+        async def ask(number: int, count: int) -> list[Candidate]:
+            part = step.part(f"again/{number}") if number else step
+            written = await self.write(part, base, texts, writer, count)
+            edits.extend(written)
+            made = [one for one in children(part, base, written) if one.key not in out]
+            out.update(one.key for one in made)
+            return made
+
+        count = most if session.runs_left() >= FEW_RUNS else min(2, most)
+        free = self.tgd.steps is None and count > 1 and len(self.places) == 1 and not self.priced
+        if step.number or not free or not FEW_RUNS <= session.runs_left() < math.inf:
+            return edits, await ask(0, count)
+        known = session.rows.known(base)
+        before = session.rows.measured(base, [example for example in session.train if example.id in known])
+        return edits, await sift(session, ask, before, scope=step.scope("sift"), count=count)
+
+    async def write(
+        self, step: Step, base: Candidate, texts: Sequence[Evidence], writer: Predict | None, count: int
     ) -> list[Edit | None]:
-        """The proposals of a step, each seen with another tip than those before it."""
-        most = self.tgd.proposals
-        count = most if self.session.runs_left() >= FEW_RUNS else min(2, most)
+        """So many proposals, each seen with another tip than those before it."""
         before = self.rewriter.numbered(base, texts, count)
         if writer is None:
             edits = list(await self.rewriter.rewrite(step, varied(texts, count, before)))

@@ -1,5 +1,6 @@
 """The record that a memory keeps of a proposal's fate, and the races that decide it in a managed search."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -46,7 +47,7 @@ async def raced(
 ) -> StepReport:
     """Compare candidates with the incumbent on validation data; one that is better beyond doubt replaces it.
 
-    Cost: as `race`.
+    Cost: as `race`; on a budget, training examples are asked too.
 
     Args:
         step: The step of the search.
@@ -65,7 +66,8 @@ async def raced(
     session, places = step.session, list(trained)
     changes = [_changes(session, candidate, places) for candidate in candidates]
     prices = [price(changed) for changed in changes]
-    races = await race(session, candidates, scope=step.scope("race"), confidence=gate, prices=prices)
+    ties = session.runs_left() < math.inf
+    races = await race(session, candidates, scope=step.scope("race"), confidence=gate, prices=prices, ties=ties)
     fates: list[Change] = []
     for changed, result, verdict in zip(changes, races.results, races.verdicts, strict=True):
         if 0 < verdict.gain <= verdict.price:

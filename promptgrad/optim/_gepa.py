@@ -1,12 +1,13 @@
 """GEPA: reflective evolution of the texts of a program, with a Pareto pool and merges."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from promptgrad._habits import refuses
 from promptgrad.lm import LM
 from promptgrad.nn import Predict
-from promptgrad.optim._descent import FIRST, SURE
+from promptgrad.optim._descent import FEW_RUNS, FIRST, SURE
 from promptgrad.optim._gepa_parity import Evolution
 from promptgrad.optim._groups import Params
 from promptgrad.optim._habits import GEPA_HABITS
@@ -16,6 +17,7 @@ from promptgrad.search import (
     Attempts,
     Candidate,
     Edit,
+    Evidence,
     Feedback,
     Fronts,
     Improve,
@@ -26,6 +28,7 @@ from promptgrad.search import (
     Rules,
     Session,
     Step,
+    chance,
     check_counts,
     check_fronts,
     check_writer,
@@ -33,6 +36,8 @@ from promptgrad.search import (
     race,
     revise,
     reviser_for,
+    sift,
+    untie,
     varied,
 )
 
@@ -60,15 +65,19 @@ class GEPA(Search):
     a minibatch of those that it was not run on. The writer sees all its runs, right ones too, and the scored attempts;
     of several texts it finds those that are to blame in whole runs and rewrites them in one reply (`Revise`). It is
     asked for three proposals, or as many as the budget pays for trying; all but the first from a parent are sampled and
-    get a tip. The children are run on a minibatch of the same examples. Those that do no worse there meet their parent
-    and one another on validation examples, ten at a time, and leave once they are probably worse. What came through all
-    of them joins the pool, whatever its score. Then a merge is tried: two candidates that improved different texts
-    since their common ancestor are put together, and the merge joins the pool if it does as well as both on a few
-    validation examples. What is better than the start is decided at the end, on all that was measured.
+    get a tip. In the first step, with a budget of more than 250 runs and no number of steps, it is asked again until a
+    text is right where the start is wrong (`search.sift`). The children are run on a minibatch of the same examples.
+    Those that do no worse there meet their parent and one another on validation examples, ten at a time, and leave once
+    they are probably worse. What came through all of them joins the pool, whatever its score. Then a merge is tried:
+    two candidates that improved different texts since their common ancestor are put together, and the merge joins the
+    pool if it does as well as both on a few validation examples. Where validation examples leave open whether a child
+    is better than the incumbent, training examples are asked too, if a budget of calls pays for it (`search.untie`).
+    What is better than the start is decided at the end, on all that was measured.
 
     Cost in `Trainer.fit`: for each step at most 24 runs of the program for a parent (or a minibatch, if that is more);
     for each of three proposals a minibatch for the child, one LM call for the reply, or for each text that is rewritten
-    on its own, and at most one run on each validation example.
+    on its own, and at most one run on each validation example; in the first step up to eight times as
+    many replies, and two to five runs for each.
     Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the first reflection on a candidate is on 24 examples, and
     each is on all its runs, not on those of a minibatch; the runs that show the failures are also the baseline of the
     child; a child that is as good on its minibatch goes on; a parent has several children at once; validation is a race
@@ -189,75 +198,108 @@ class GEPA(Search):
                     _, gradients = await step.gradients(parent, batch, turn, critic=critic)
                     if self.critique:
                         turn = [place for place in turn if gradients[place.path].critiques]
-                edits = await self._rewritten(step, rewriter, reviser, parent, turn)
-                racing = await self._tried(step, rewriter, parent, turn, edits, seen)
+                racing = await self._tried(step, rewriter, reviser, parent, turn, seen)
                 while len(racing) > 1 and not session.affords(len(racing) * BLOCK + len(session.val)):
                     racing.pop()
                 if not racing:
                     continue
                 races = await race(session, racing, scope=step.scope("race"), confidence=SURE, against=parent)
-                for result in races.results:
-                    if len(result.ids) == len(session.val):
-                        session.consider(result)
-                        fresh |= pool.add(result)
+                ended = [result for result in races.results if len(result.ids) == len(session.val)]
+                for result in ended:
+                    session.offer(result)
+                    fresh |= pool.add(result)
+                await self._promote(step, ended)
         finally:
             session.offer_likely()
+
+    async def _promote(self, step: Step, ended: Sequence[Measured]) -> None:
+        """Make the best of what was run on all validation examples the incumbent, if it is likely to be better."""
+        session = step.session
+        champion = session.standings.of(session.incumbent)
+        order = sorted(ended, key=lambda result: -chance(champion, result))[:2]
+        rivals = [(result.candidate, chance(champion, result), 0.0) for result in order]
+        likely = [rival[1] for rival in rivals]
+        if session.runs_left() < math.inf:
+            likely = await untie(session, session.incumbent, rivals, scope=step.scope("tie"))
+        for probability, best in sorted(zip(likely, order, strict=True), key=lambda found: -found[0])[:1]:
+            if probability > SURE:
+                session.promote(best)
 
     def _wanted(self, session: Session, parent: Candidate) -> int:
         """How many examples that are new to a parent it is run on before it is rewritten."""
         missing = FIRST - len(session.rows.known(parent))
         return missing if missing > 0 and session.affords(missing + BLOCK) else self.minibatch_size
 
-    async def _rewritten(
+    def _proposals(self, session: Session, texts: int) -> int:
+        """How many proposals a step makes, each for so many texts: as many as the budget pays for trying."""
+        count, val = PROPOSALS, len(session.val)
+        while count > 1 and not session.affords(count * (self.minibatch_size + BLOCK) + val, count * texts):
+            count -= 1
+        return count
+
+    async def _written(
+        self,
+        step: Step,
+        rewriter: Rewriter,
+        reviser: Predict | None,
+        parent: Candidate,
+        texts: Sequence[Evidence],
+        count: int,
+    ) -> dict[Candidate, list[Edit]]:
+        """The children of some proposals, each with the edits that made it, from all that is known of a parent."""
+        before, made = rewriter.numbered(parent, texts, count), dict[int, list[Edit]]()
+        if reviser is None:
+            edits = await rewriter.rewrite(step, varied(texts, count, before))
+        else:
+            edits = await revise(rewriter, reviser, step, parent, texts, count, before)
+        for edit in edits:
+            if edit is not None and edit.passed:
+                made.setdefault(edit.variant, []).append(edit)
+        values = [({path: text for edit in own for path, text in edit.values.items()}, own) for own in made.values()]
+        return {parent.child(texts, step.name): own for texts, own in values}
+
+    async def _tried(
         self,
         step: Step,
         rewriter: Rewriter,
         reviser: Predict | None,
         parent: Candidate,
         turn: Sequence[Place],
-    ) -> list[Edit]:
-        """New texts that may be tried, from all that is known of a parent; none where none of its runs failed.
+        seen: set[str],
+    ) -> list[Candidate]:
+        """The new children that do no worse than their parent on a minibatch of what it was run on, best first.
 
-        There are as many proposals as the budget pays for trying.
+        There is none where no run of the parent failed. Those of the first step are the best by rows that the parent
+        fails, see `sift`.
         """
-        texts = [rewriter.evidence(step.session, parent, place) for place in turn]
+        session, held, made = step.session, list[Measured](), dict[str, list[Edit]]()
+        texts = [rewriter.evidence(session, parent, place) for place in turn]
         texts = [text for text in texts if not all(row.right for row in text.rows)]
         if not texts:
             return []
-        count, val = PROPOSALS, len(step.session.val)
-        while count > 1 and not step.session.affords(count * (self.minibatch_size + BLOCK) + val, count * len(texts)):
-            count -= 1
-        before = rewriter.numbered(parent, texts, count)
-        if reviser is None:
-            edits = await rewriter.rewrite(step, varied(texts, count, before))
-        else:
-            edits = await revise(rewriter, reviser, step, parent, texts, count, before)
-        return [edit for edit in edits if edit is not None and edit.passed]
 
-    async def _tried(
-        self,
-        step: Step,
-        rewriter: Rewriter,
-        parent: Candidate,
-        turn: Sequence[Place],
-        edits: Sequence[Edit],
-        seen: set[str],
-    ) -> list[Candidate]:
-        """The new children that do no worse than their parent on a minibatch of what it was run on, best first."""
-        session, held = step.session, list[Measured]()
+        async def ask(number: int, count: int) -> list[Candidate]:
+            part = step.part(f"again/{number}") if number else step
+            found = await self._written(part, rewriter, reviser, parent, texts, count)
+            new = {one.key: one for one in found if one.key not in seen}
+            made.update({key: found[one] for key, one in new.items()})
+            seen.update(new)
+            return list(new.values())
+
         known = session.rows.known(parent)
         sample = [example for example in session.train if example.id in known]
+        count = self._proposals(session, len(texts))
+        if step.number or self.steps is not None or not FEW_RUNS <= session.runs_left() < math.inf:
+            children = await ask(0, count)
+        else:
+            before = session.rows.measured(parent, sample)
+            children = await sift(session, ask, before, scope=step.scope("sift"), count=count)
         sample = step.rng.sample(sample, min(self.minibatch_size, len(sample)))
         before = session.rows.measured(parent, sample)
-        for number in dict.fromkeys(edit.variant for edit in edits):
-            own = [edit for edit in edits if edit.variant == number]
-            child = parent.child({path: text for edit in own for path, text in edit.values.items()}, step.name)
-            if child.key in seen:
-                continue
-            seen.add(child.key)
-            part = step.part(f"child {number}")
+        for child in children:
+            part = step.part(f"child {made[child.key][0].variant}")
             after = part.measured(child, await session.forward(child, sample, scope=part.scope("forward")))
-            tried = [(place, edit) for place in turn for edit in own if edit.path == place.path]
+            tried = [(place, edit) for place in turn for edit in made[child.key] if edit.path == place.path]
             verdicts = [rewriter.holds(part, place, edit, before, after) for place, edit in tried]
             if all(verdicts):  # of one comparison, remembered for each of the texts
                 held.append(after)

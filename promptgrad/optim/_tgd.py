@@ -63,7 +63,10 @@ class TGD(Optimizer):
     values before the last gain; the results must still beat the best. A rewrite that is more likely better than not
     becomes the best: a search may err on its way, and whether anything is better than the start is decided at its end,
     on all that was measured. With a budget of calls it goes on until that ends, all validation examples are right, or
-    nothing new comes.
+    nothing new comes. With one text, such a budget of more than 250 runs and no number of steps, the first proposals
+    are tried on five training examples that the start fails, and up to eight times as many are written until one is
+    right on these (`search.sift`). And where validation examples leave open whether a rewrite is better, training
+    examples are asked too, if the budget pays for it (`search.untie`).
 
     With `edits="hunks"` the LM writes insertions, replacements and deletions at quoted anchors instead of the whole
     text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly

@@ -107,6 +107,7 @@ __all__ = [
     "size_of",
     "swapped",
     "unblamed",
+    "untie",
     "varied",
     "write",
     "writer_of",
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
     from promptgrad.search._arms import Arm, ChoiceArm, DemosArm, MergeArm, ReviseArm, TextArm
     from promptgrad.search._attempted import attempted
     from promptgrad.search._candidate import Candidate, Measured, pairs, show_value, size_of
+    from promptgrad.search._chance import chance
     from promptgrad.search._checks import TOO_FAR, Constraint, broken, checked_constraints, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio, lost_ratio
@@ -139,7 +141,7 @@ if TYPE_CHECKING:
         make_writers,
         write,
     )
-    from promptgrad.search._race import BLOCK, Race, chance, is_winnable, race
+    from promptgrad.search._race import BLOCK, Race, is_winnable, race
     from promptgrad.search._reasons import unblamed
     from promptgrad.search._revise import revise, reviser_for
     from promptgrad.search._revision import Revise, Revision
@@ -155,6 +157,7 @@ if TYPE_CHECKING:
     from promptgrad.search._steps import Step, Steps
     from promptgrad.search._stop import Stop
     from promptgrad.search._study import Study
+    from promptgrad.search._ties import untie
     from promptgrad.search._token_swaps import SWAPS, check_swaps, swapped
     from promptgrad.search._tpe import TPE, Point
     from promptgrad.search._trial import Cost, Trial
@@ -165,7 +168,7 @@ else:
 
     _LATE = {
         "meet": "_meet",
-        "chance": "_race",
+        "chance": "_chance",
         "TextArm": "_arms",
         "MergeArm": "_arms",
         "ReviseArm": "_arms",
@@ -265,6 +268,7 @@ else:
         "size_of": "_candidate",
         "swapped": "_token_swaps",
         "unblamed": "_reasons",
+        "untie": "_ties",
         "varied": "_rewriter",
         "write": "_proposer",
         "writer_of": "_rewriter",

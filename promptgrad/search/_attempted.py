@@ -13,7 +13,7 @@ MOST = 6
 """Attempts of each sort that are shown."""
 
 PRESENT = "(the present version)"
-"""What stands in place of the present text, which the writer has in full."""
+"""What stands in place of the present text where there is no other: the writer has it in full."""
 
 WORSE = 1.0
 """How many standard deviations below the present text a gain must lie for its text to be known as worse."""
@@ -25,8 +25,8 @@ def attempted(
     """Every scored version of a text: (those that may be promising, those that are known to be worse), best first.
 
     A version has its text, its mean score and the number of held-out rows behind it; the rows themselves are never
-    shown. Where other parameters were changed with it, it names them. Of a text that several candidates had, the best
-    one counts.
+    shown. The present one stands among the others with its text, so that what they differ in can be compared. Where
+    other parameters were changed with it, it names them. Of a text that several candidates had, the best one counts.
     """
     believed = {standing.candidate.key: standing for standing in session.standings.posterior()}
     present = session.value(place.path, candidate)
@@ -42,8 +42,10 @@ def attempted(
     promising, worse = list[tuple[float, dict[str, Any]]](), list[tuple[float, dict[str, Any]]]()
     for text, (gain, sd, measured) in found.items():
         other = _others(session, place, measured.candidate, candidate)
-        shown = {"text": PRESENT if text == present else str.__str__(text), "score": round(measured.mean, 3)}
-        shown |= {"rows": len(measured.known)} | ({"with changes of": other} if other else {})
+        alone = text == present and len(found) == 1
+        shown: dict[str, Any] = {"text": PRESENT if alone else str.__str__(text), "score": round(measured.mean, 3)}
+        shown |= {"rows": len(measured.known)} | ({"present": True} if text == present and not alone else {})
+        shown |= {"with changes of": other} if other else {}
         (worse if text != present and gain + WORSE * sd < own else promising).append((gain, shown))
     return _best(promising), _best(worse)
 

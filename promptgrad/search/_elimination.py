@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from promptgrad.data import Example
 from promptgrad.errors import BudgetExceeded
 from promptgrad.search._candidate import Candidate, Measured, pairs
-from promptgrad.search._race import BLOCK, chance
+from promptgrad.search._chance import chance
+from promptgrad.search._race import BLOCK
 from promptgrad.search._session import Session
 
 BEHIND = 0.05

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from promptgrad.data import Example
 from promptgrad.search._candidate import Candidate
-from promptgrad.search._race import BLOCK, OUTDONE, chance
+from promptgrad.search._chance import chance
+from promptgrad.search._race import BLOCK, OUTDONE
 from promptgrad.search._session import Session
 
 BEHIND = 0.25

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from promptgrad.evaluation import paired_interval
 from promptgrad.search._candidate import Candidate, Measured, pairs
+from promptgrad.search._chance import chance, chances_of
 from promptgrad.search._session import Session
-from promptgrad.search._shrinkage import beliefs
+from promptgrad.search._ties import untie
 from promptgrad.search._verdict import Verdict
 
 BLOCK = 10
@@ -47,6 +48,7 @@ async def race(
     block: int = BLOCK,
     prices: Sequence[float] = (),
     against: Candidate | None = None,
+    ties: bool = False,
 ) -> Race:
     """Find the candidate that is better than the session's incumbent, or another one, beyond doubt, if there is one.
 
@@ -57,7 +59,8 @@ async def race(
     `confidence`; the shortest among equals wins. The order of the blocks is drawn anew for each race, so that
     candidates do not adapt to the first block.
 
-    Cost: at most one run for each candidate and validation example; the incumbent's cells are stored.
+    Cost: at most one run for each candidate and validation example; the incumbent's cells are stored. With `ties` also
+    that of `untie`.
 
     Args:
         session: The session.
@@ -67,6 +70,7 @@ async def race(
         block: Examples in a block.
         prices: The score that each candidate must gain to be worth its length; empty for no price.
         against: The candidate to beat; None for the session's incumbent.
+        ties: Whether training examples are asked too where validation examples leave open which is better (`untie`).
     """
     beaten = session.incumbent if against is None else against
     order = list(session.val)
@@ -88,7 +92,7 @@ async def race(
         champion = measured[0] if champion is None else champion + measured[0]
         for index, fresh in zip(alive, measured[1:], strict=True):
             running[index] = running[index] + fresh
-        chances = dict(enumerate(_chances(champion, running, price)))
+        chances = dict(enumerate(chances_of(champion, running, price)))
         raced = sorted(alive, key=lambda index: -chances[index])
         hopeless |= {index for index in raced if chances[index] < HOPELESS}
         alive = [
@@ -101,14 +105,20 @@ async def race(
             break
     winner: int | None = None
     best = (0.0, 0)
-    ended = [0.5] * len(running) if champion is None else _chances(champion, running, price)
+    ended = [0.5] * len(running) if champion is None else chances_of(champion, running, price)
+    last = alive
+    if ties and (whole := [index for index in alive if len(running[index].ids) == len(order)]):
+        last = sorted(whole, key=lambda index: -ended[index])[:2]
+        rivals = [(candidates[index], ended[index], price[index]) for index in last]
+        for index, likely in zip(last, await untie(session, beaten, rivals, scope=f"{scope}/tie"), strict=True):
+            ended[index] = likely
     for index, result in enumerate(running):
         if not result.ids:
             continue
         probability = ended[index] if index in alive else 0.0
         session.trial(result, f"{probability:.0%} better" if index in alive else "dropped")
         merit = (round(probability, 9), -result.candidate.size)
-        if probability >= confidence and merit > best:
+        if index in last and probability >= confidence and merit > best:
             winner, best = index, merit
     verdicts = [
         _verdict(champion, result, price[index], accepted=index == winner, confidence=confidence, of=len(candidates))
@@ -121,27 +131,6 @@ async def race(
         tuple(verdicts),
         tuple(running[index] for index in sorted(hopeless)),
     )
-
-
-def chance(champion: Measured | None, challenger: Measured | None, price: float = 0.0) -> float:
-    """Probability that the challenger's mean gain over the champion exceeds a price, given the pairs and the prior."""
-    if champion is None or challenger is None:
-        return 0.5
-    return _chances(champion, [challenger], [price])[0]
-
-
-def _chances(champion: Measured, challengers: Sequence[Measured], prices: Sequence[float]) -> list[float]:
-    """The same for all challengers of a race, each shrunken towards what the others achieve.
-
-    It is not corrected for the choice among them: a race says where to go on, and what ships is decided at the end.
-    """
-    known = champion.by_id()
-    gains = [
-        {key: score - known[key] - price for key, score in challenger.by_id().items() if key in known}
-        for challenger, price in zip(challengers, prices, strict=True)
-    ]
-    believed = iter(beliefs([rows for rows in gains if rows]))
-    return [next(believed).chance if rows else 0.5 for rows in gains]
 
 
 def is_winnable(session: Session, confidence: float) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, lm, nn, optim, run
-from promptgrad.search import Candidate, Evidence, Session
+from promptgrad.search import Session
 from promptgrad.testing import Fields
 
 
@@ -320,24 +320,9 @@ class TestHabits:
             pg.Trainer.resume(tmp_path / "run", again, other, world.metric)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(("room", "count"), [(47, 3), (46, 2), (33, 2), (32, 1), (0, 1)])
-async def test_as_many_proposals_are_made_as_the_budget_pays_for_trying(room, count):
+def test_as_many_proposals_are_made_as_the_budget_pays_for_trying(room, count):
     model = nn.Predict("text -> answer")
     optimizer = optim.GEPA(model.parameters(), minibatch_size=4)
     session = SimpleNamespace(val=[None] * 5, affords=lambda examples, calls: examples <= room)
-    asked = []
-
-    class Rewriter:
-        def evidence(self, session, parent, place):
-            return Evidence(model.instruction, "instruction", "Answer.", "", [SimpleNamespace(right=False)])
-
-        def numbered(self, parent, texts, count):
-            return 7
-
-        async def rewrite(self, step, evidence):
-            asked.extend(one.variant for one in evidence)
-            return []
-
-    await optimizer._rewritten(SimpleNamespace(session=session), Rewriter(), None, Candidate(), [None])
-    assert asked == [7, 8, 9][:count]
+    assert optimizer._proposals(session, 1) == count

@@ -135,9 +135,10 @@ class TestTextArm:
         evidence = Rewriter(Attempts({}, 4)).evidence(session, good, place_of(session, "spell.instruction"))
         assert evidence.program == "Word\nspell: word -> answer"
         assert [(tried["text"], tried["score"], tried["rows"]) for tried in evidence.attempts] == [
-            ("(the present version)", 1.0, 40),
+            ("Reverse it.", 1.0, 40),
             ("Reverse it!", 1.0, 40),
         ]
+        assert [tried.get("present") for tried in evidence.attempts] == [True, None]
         assert {tried["text"]: tried["score"] for tried in evidence.worse} == {"Copy it.": 0.1, "Copy!": 0.1}
 
     def test_labels_of_examples_that_were_not_run_are_rows_too(self, session):

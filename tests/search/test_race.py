@@ -7,7 +7,8 @@ from promptgrad.data import Example
 from promptgrad.errors import LMTimeoutError
 from promptgrad.optim import Candidate, Measured
 from promptgrad.search import race
-from promptgrad.search._race import chance, is_winnable
+from promptgrad.search._chance import chance
+from promptgrad.search._race import is_winnable
 from promptgrad.testing import Fields
 from tests.search.sessions import session_of, within
 
