@@ -83,7 +83,7 @@ def test_the_tasks_of_the_study_are_drawn_and_apart_from_those_it_was_tuned_on(m
     assert set(study.NEW_SEEDS).isdisjoint({*study.SEEDS, *study.TUNING_SEEDS})
 
 
-@pytest.mark.parametrize("name", ["study", "follow-up", "every-family"])
+@pytest.mark.parametrize("name", ["study", "follow-up", "every-family", "every-family-again"])
 def test_the_tables_in_the_docs_are_those_of_the_rows_kept(monkeypatch, name):
     monkeypatch.syspath_prepend(str(FOLDER))
     import gradcheck_study as study
