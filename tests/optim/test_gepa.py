@@ -1,6 +1,7 @@
 """GEPA in the trainer and in sessions: it improves, merges, and is the same again."""
 
 import json
+import random
 import re
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 
 import promptgrad as pg
 from promptgrad import aio, lm, nn, optim, run
-from promptgrad.search import Session
+from promptgrad.search import Candidate, Evidence, Session
 from promptgrad.testing import Fields
 
 
@@ -320,9 +321,27 @@ class TestHabits:
             pg.Trainer.resume(tmp_path / "run", again, other, world.metric)
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(("room", "count"), [(47, 3), (46, 2), (33, 2), (32, 1), (0, 1)])
-def test_as_many_proposals_are_made_as_the_budget_pays_for_trying(room, count):
+async def test_as_many_proposals_are_made_as_the_budget_pays_for_trying(room, count):
     model = nn.Predict("text -> answer")
     optimizer = optim.GEPA(model.parameters(), minibatch_size=4)
-    session = SimpleNamespace(val=[None] * 5, affords=lambda examples, calls: examples <= room)
-    assert optimizer._proposals(session, 1) == count
+    rows = SimpleNamespace(known=lambda parent: (), measured=lambda parent, sample: None)
+    affords = lambda examples, calls: examples <= room  # noqa: E731
+    session = SimpleNamespace(val=[None] * 5, train=[], rows=rows, affords=affords)
+    asked = []
+
+    class Rewriter:
+        def evidence(self, session, parent, place):
+            return Evidence(model.instruction, "instruction", "Answer.", "", [SimpleNamespace(right=False)])
+
+        def numbered(self, parent, texts, count):
+            return 7
+
+        async def rewrite(self, step, evidence):
+            asked.extend(one.variant for one in evidence)
+            return []
+
+    step = SimpleNamespace(session=session, number=1, rng=random.Random(0))
+    await optimizer._tried(step, Rewriter(), None, Candidate(), [None], set())
+    assert asked == [7, 8, 9][:count]

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -76,3 +77,24 @@ def test_no_race_can_be_won_where_every_row_with_an_answer_is_right(wrong, winna
     within(session, partial(session.evaluate, session.base, rows, scope="base"))
     assert len(session.standings.of(session.base).known) == 7
     assert is_winnable(session, 0.55) is winnable
+
+
+@pytest.mark.parametrize("ties", [True, False])
+def test_what_validation_examples_leave_open_training_examples_decide(ties):
+    rows = [Example(word=f"word{n}", answer=f"word{n}"[::-1]).with_inputs("word") for n in range(30)]
+    train, val = rows[:20], rows[20:]
+    known = {example.id for example in train}
+
+    def metric(example, output):
+        return float(output.answer == example.answer) if example.id in known else 0.5
+
+    def reply(messages):
+        word = re.findall(r"word\d+", messages[-1].content)[-1]
+        return f"[[ ## answer ## ]]\n{word[::-1] if 'Reverse it.' in messages[0].content else word}"
+
+    model = nn.Predict("word -> answer", instruction="Copy it.").to(lm.FunctionLM(reply, name="s"))
+    session = session_of(model, metric, train, val)
+    child = session.base.child({"instruction": "Reverse it."}, "child")
+    races = within(session, partial(race, session, [child], scope="race", confidence=0.55, ties=ties))
+    assert (races.winner is not None) == ties
+    assert session.rows.known(child) == (known if ties else set())
