@@ -11,6 +11,7 @@ import promptgrad as pg
 from promptgrad import aio, lm, nn, optim, run
 from promptgrad.search import Candidate, Evidence, Session
 from promptgrad.testing import Fields
+from tests.search.sessions import session_of, within
 
 
 def program(world, answer=None):
@@ -345,3 +346,28 @@ async def test_as_many_proposals_are_made_as_the_budget_pays_for_trying(room, co
     step = SimpleNamespace(session=session, number=1, rng=random.Random(0))
     await optimizer._tried(step, Rewriter(), None, Candidate(), [None], set())
     assert asked == [7, 8, 9][:count]
+
+
+@pytest.mark.parametrize(("calls", "promoted"), [(1000, True), (100, False)])
+def test_training_examples_say_who_is_the_incumbent_where_the_budget_pays_for_it(calls, promoted):
+    rows = [pg.Example(word=f"word{n}", answer=f"word{n}"[::-1]).with_inputs("word") for n in range(30)]
+    known = {example.id for example in rows[:20]}
+
+    def metric(example, output):
+        return float(output.answer == example.answer) if example.id in known else 0.5
+
+    def reply(messages):
+        word = re.findall(r"word\d+", messages[-1].content)[-1]
+        return f"[[ ## answer ## ]]\n{word[::-1] if 'Reverse it.' in messages[0].content else word}"
+
+    model = nn.Predict("word -> answer", instruction="Copy it.").to(lm.FunctionLM(reply, name="s"))
+    session = session_of(model, metric, rows[:20], rows[20:])
+    session.ledger.budget = run.Budget(calls=calls)
+    child, optimizer = session.base.child({"instruction": "Reverse it."}, "child"), optim.GEPA(model.parameters())
+
+    async def promote():
+        _, ended = await session.evaluate_all([session.base, child], session.val, scope="both")
+        await optimizer._promote(next(iter(session.steps(1, "GEPA"))), [ended])
+
+    within(session, promote)
+    assert (session.incumbent is child) == promoted
