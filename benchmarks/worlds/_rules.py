@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from worlds._tickets import CHANNELS, PRODUCTS, REGIONS, TONES, Ticket
 
@@ -151,6 +152,7 @@ def _within(match: re.Match[str], others: Sequence[re.Match[str]]) -> bool:
     return any(other.start() <= match.start() < other.end() for other in others)
 
 
+@lru_cache(maxsize=1024)
 def read(text: str) -> tuple[Rule, ...]:
     """The rules that a text states, in its order; what names no code, or no condition, states none."""
     rules: list[Rule] = []
