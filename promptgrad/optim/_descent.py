@@ -21,6 +21,7 @@ from promptgrad.search import (
     check_swaps,
     children,
     is_winnable,
+    recombined,
     revise,
     reviser_for,
     role,
@@ -68,6 +69,7 @@ class Descent:
         self.trained = [(place, given[place.path]) for place in session.places(tgd.kinds) if place.path in given]
         self.places = [place for place, _ in self.trained]
         self.priced = any(group["length_price"] for group in self.options.values())
+        self.is_free = tgd.steps is None and not self.priced and session.runs_left() < math.inf
         self.lineage = [session.base]
 
     async def run(self) -> None:
@@ -129,8 +131,8 @@ class Descent:
     ) -> tuple[dict[str, Gradient], tuple[str, ...]]:
         """Run examples that have no run with the values of `base`; what a critic says of its texts, and remarks."""
         size, least = self.tgd.batch_size, 0
-        if not step.number and self.session.affords(FIRST + len(self.session.val)):
-            least = FIRST
+        if not step.number:
+            least = int(min(FIRST, self.session.runs_left() - len(self.session.val)))
         batch = step.fresh(base, max(size, least))
         if batch and writer is not None:
             await self.session.forward(base, batch, scope=step.scope("forward"))
@@ -169,8 +171,7 @@ class Descent:
             return made
 
         count = most if session.runs_left() >= FEW_RUNS else min(2, most)
-        free = self.tgd.steps is None and count > 1 and len(self.places) == 1 and not self.priced
-        if step.number or not free or not FEW_RUNS <= session.runs_left() < math.inf:
+        if step.number or not self.is_free or count == 1 or len(self.places) > 1 or session.runs_left() < FEW_RUNS:
             return edits, await ask(0, count)
         known = session.rows.known(base)
         before = session.rows.measured(base, [example for example in session.train if example.id in known])
@@ -187,6 +188,8 @@ class Descent:
             edits = await revise(self.rewriter, writer, step, base, texts, count, before)
         if self.tgd.tokens:
             edits += await swapped(self.rewriter, step, base, texts, before + count)
+        if step.number and self.is_free:
+            edits += recombined(self.rewriter, step, base, texts, before + count + SWAPS * len(texts))
         return edits
 
     def writer(self) -> Predict | None:

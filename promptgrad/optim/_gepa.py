@@ -32,8 +32,10 @@ from promptgrad.search import (
     check_counts,
     check_fronts,
     check_writer,
+    children,
     make_proposer,
     race,
+    recombined,
     revise,
     reviser_for,
     sift,
@@ -199,18 +201,30 @@ class GEPA(Search):
                     if self.critique:
                         turn = [place for place in turn if gradients[place.path].critiques]
                 racing = await self._tried(step, rewriter, reviser, parent, turn, seen)
-                while len(racing) > 1 and not session.affords(len(racing) * BLOCK + len(session.val)):
-                    racing.pop()
-                if not racing:
-                    continue
-                races = await race(session, racing, scope=step.scope("race"), confidence=SURE, against=parent)
-                ended = [result for result in races.results if len(result.ids) == len(session.val)]
-                for result in ended:
-                    session.offer(result)
-                    fresh |= pool.add(result)
-                await self._promote(step, ended)
+                fresh = await self._raced(step, parent, racing, pool)
+                if step.number and self._is_free(session):
+                    texts = [rewriter.evidence(session, session.incumbent, place) for place in places]
+                    edits = recombined(rewriter, step, session.incumbent, texts, PROPOSALS)
+                    put = [one for one in children(step, session.incumbent, edits) if one.key not in seen]
+                    seen.update(one.key for one in put)
+                    fresh |= await self._raced(step.part("recombined"), session.incumbent, put, pool)
         finally:
             session.offer_likely()
+
+    async def _raced(self, step: Step, parent: Candidate, racing: Sequence[Candidate], pool: Pareto) -> bool:
+        """Let children meet their parent; whether one that came through joined the pool."""
+        session, fresh = step.session, False
+        while len(racing) > 1 and not session.affords(len(racing) * BLOCK + len(session.val)):
+            racing = racing[:-1]
+        if not racing:
+            return False
+        races = await race(session, racing, scope=step.scope("race"), confidence=SURE, against=parent)
+        ended = [result for result in races.results if len(result.ids) == len(session.val)]
+        for result in ended:
+            session.offer(result)
+            fresh |= pool.add(result)
+        await self._promote(step, ended)
+        return fresh
 
     async def _promote(self, step: Step, ended: Sequence[Measured]) -> None:
         """Make the best of what was run on all validation examples the incumbent, if it is likely to be better."""
@@ -289,14 +303,14 @@ class GEPA(Search):
         known = session.rows.known(parent)
         sample = [example for example in session.train if example.id in known]
         count = self._proposals(session, len(texts))
-        if step.number or self.steps is not None or not FEW_RUNS <= session.runs_left() < math.inf:
-            children = await ask(0, count)
+        if step.number or not self._is_free(session) or session.runs_left() < FEW_RUNS:
+            born = await ask(0, count)
         else:
             before = session.rows.measured(parent, sample)
-            children = await sift(session, ask, before, scope=step.scope("sift"), count=count)
+            born = await sift(session, ask, before, scope=step.scope("sift"), count=count)
         sample = step.rng.sample(sample, min(self.minibatch_size, len(sample)))
         before = session.rows.measured(parent, sample)
-        for child in children:
+        for child in born:
             part = step.part(f"child {made[child.key][0].variant}")
             after = part.measured(child, await session.forward(child, sample, scope=part.scope("forward")))
             tried = [(place, edit) for place in turn for edit in made[child.key] if edit.path == place.path]
@@ -304,6 +318,10 @@ class GEPA(Search):
             if all(verdicts):  # of one comparison, remembered for each of the texts
                 held.append(after)
         return [after.candidate for after in sorted(held, key=lambda after: -after.total)]
+
+    def _is_free(self, session: Session) -> bool:
+        """Whether a search may spend what it likes of its budget of calls, and not so many steps."""
+        return self.steps is None and session.runs_left() < math.inf
 
     def length(self, session: Session) -> int:
         """Most steps of a search."""

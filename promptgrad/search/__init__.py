@@ -23,6 +23,7 @@ __all__ = [
     "DemoPool",
     "DemosArm",
     "Edit",
+    "Effects",
     "Evidence",
     "Feedback",
     "Fronts",
@@ -92,6 +93,7 @@ __all__ = [
     "pairs",
     "places",
     "race",
+    "recombined",
     "refusal",
     "refused",
     "remark",
@@ -100,6 +102,7 @@ __all__ = [
     "right_rows",
     "role",
     "rows_of",
+    "sentences",
     "show_value",
     "side_by_side",
     "sift",
@@ -123,6 +126,7 @@ if TYPE_CHECKING:
     from promptgrad.search._checks import TOO_FAR, Constraint, broken, checked_constraints, refusal
     from promptgrad.search._demos import DemoPool, best_demos, bootstrap, demos_of, fields_of, labeled_demos
     from promptgrad.search._edit import edit_distance, edit_ratio, lost_ratio
+    from promptgrad.search._effects import Effects
     from promptgrad.search._elimination import eliminate
     from promptgrad.search._feedback import Feedback
     from promptgrad.search._hunks import Hunk, apply_hunks
@@ -149,6 +153,7 @@ if TYPE_CHECKING:
     from promptgrad.search._row import Row, remark, right_rows, rows_of
     from promptgrad.search._rows import Rows
     from promptgrad.search._rules import Rules
+    from promptgrad.search._sentences import recombined, sentences
     from promptgrad.search._session import Session
     from promptgrad.search._side_by_side import in_order, side_by_side
     from promptgrad.search._sift import sift
@@ -190,6 +195,7 @@ else:
         "Costs": "_objectives",
         "DemoPool": "_demos",
         "Edit": "_rewriter",
+        "Effects": "_effects",
         "Evidence": "_rewriter",
         "Feedback": "_feedback",
         "Fronts": "_pareto",
@@ -254,6 +260,7 @@ else:
         "pairs": "_candidate",
         "places": "_places",
         "race": "_race",
+        "recombined": "_sentences",
         "refusal": "_checks",
         "refused": "_memory",
         "remark": "_row",
@@ -261,6 +268,7 @@ else:
         "role": "_places",
         "right_rows": "_row",
         "rows_of": "_row",
+        "sentences": "_sentences",
         "show_value": "_candidate",
         "side_by_side": "_side_by_side",
         "sift": "_sift",

@@ -63,6 +63,7 @@ class Rows:
         self._value = value
         self._runs: dict[tuple[str, str], _Run] = {}
         self._latest: dict[tuple[str, str], _Run] = {}
+        self._candidates: dict[str, Candidate] = {}
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -127,6 +128,7 @@ class Rows:
 
     def _keep(self, candidate: Candidate, run: _Run) -> None:
         key = run.example, value_digest([dict(run.reads), run.label])
+        self._candidates.setdefault(candidate.key, candidate)
         old = self._runs.pop(key, None)
         if old is not None and old.critiques and (old.calls, old.score) == (run.calls, run.score):
             run.critiques.update(old.critiques)  # the same run again, as with a cache: what was said of it holds
@@ -166,6 +168,10 @@ class Rows:
                 found.pop(run.example, None)
                 found[run.example] = _whole(run)
         return tuple(found.values())
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The candidates that were run, the oldest first."""
+        return tuple(self._candidates.values())
 
     def known(self, candidate: Candidate) -> frozenset[str]:
         """The examples on which there is a run that speaks of a candidate."""
