@@ -1,9 +1,10 @@
 """Proposals without a writer: a text without sentences that seem to harm, and with such of others that seem to help."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from promptgrad.run import value_digest
 from promptgrad.search._candidate import Candidate
 from promptgrad.search._edit import edit_ratio
 from promptgrad.search._effects import Effects
@@ -25,13 +26,12 @@ MOST = 150
 DRAWS = 4
 """Draws for each proposal that is wanted: some say what was tried, or promise nothing."""
 
-_SENTENCE = re.compile(
-    r"```.*?(?:```\s*|\Z)|[^\n]+?(?:(?<=[.!?])\s+(?=[^a-z\s])|(?<=[\u3002\uff01\uff1f])|\n\s*|\Z)", re.DOTALL
-)
+_END = r"(?<=[.!?])(?<!\d\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[^a-z\s])|(?<=[\u3002\uff01\uff1f])|\n\s*|\Z"
+_SENTENCE = re.compile(rf"```.*?(?:```\s*|\Z)|[^\n]+?(?:{_END})", re.DOTALL)
 _MARK = re.compile(r"\s*(?:[-*•]|(\d{1,3})([.)]))\s+")
 
 Part = tuple[str, str]
-"""A sentence of a text: the path of the text, and what it says."""
+"""A sentence of a text, or another value: the path of the parameter, and what the sentence says or the digest."""
 
 
 def recombined(
@@ -58,38 +58,55 @@ def recombined(
         count: Most proposals.
     """
     session, open_ = step.session, {text.path: text for text in texts if not text.parameter.kind.exact}
-    held, said = dict[str, list[Part]](), dict[Part, str]()
-    known = [(one, scores) for one in _tried(session, base) if (scores := _scores(session, one))]
+    tried, said = _tried(session, base), dict[Part, str]()
+    known = [(one, scores) for one in tried if (scores := _scores(session, one))]
     known = sorted(known, key=lambda entry: -len(entry[1]))[:MOST]
-    for one in [base, *(one for one, _ in known)]:
-        found = [(path, each) for path in open_ for each in sentences(session.value(path, one))]
-        held[one.key] = [(path, _named(text)) for path, text in found]
-        for part, (_, each) in zip(held[one.key], found, strict=True):
-            said.setdefault(part, _bare(each))
+    own = _parts(session, base, open_, said)
+    held = [_parts(session, one, open_, said) for one, _ in known]
     if len(known) < FEW:
         return []
-    effects = Effects(
-        [frozenset(held[one.key]) for one, _ in known], [scores for _, scores in known], session.best_score
-    )
-    mean, rng = effects.mean(), step.session.rng("sentences", step.name)
-    out, edits, number = {one.key for one in _tried(session, base)}, list[Edit | None](), first
+    effects = Effects(held, [scores for _, scores in known], session.best_score)
+    mean, rng = {part: gain for part, gain in effects.mean().items() if part in said}, session.rng(step.name)
+    out, made = {one.key for one in tried}, list[list[Edit]]()
     for draw in range(DRAWS * count):
-        moves = _moves(frozenset(held[base.key]), effects.draw(rng) if draw else mean)
-        if number == first + count or sum(sign * mean[part] for part, sign in moves.items()) <= 0:
+        weights = effects.draw(rng) if draw else mean
+        moves = _moves(own, {part: weights[part] for part in mean})
+        if len(made) == count or sum(sign * mean[part] for part, sign in moves.items()) <= 0:
             continue
-        own = list[Edit]()
-        for path, text in open_.items():
-            old, new = str.__str__(text.text), _moved(text, moves, said)
-            if new != old:
-                rules, spent = text.rules.after(text.parameter.constraints), rewriter.memory.spent(text.parameter)
-                reason = rules.refusal(old, new, tried=spent) or ""
-                own.append(Edit(path, old, new, reason, edit_ratio(old, new), variant=number))
-        child = base.child({path: text for edit in own for path, text in edit.values.items()}, step.name)
-        if child.key not in out and all(edit.passed for edit in own):
+        edits = _edits(rewriter, open_, moves, said, first + len(made))
+        child = base.child({path: text for edit in edits for path, text in edit.values.items()}, step.name)
+        if child.key not in out and all(edit.passed for edit in edits):
             out.add(child.key)
-            edits += own
-            number += 1
-    rewriter.settle(step, [(open_[edit.path].parameter, edit) for edit in edits if edit is not None])
+            made.append(edits)
+    found = [edit for edits in made for edit in edits]
+    rewriter.settle(step, [(open_[edit.path].parameter, edit) for edit in found])
+    return list(found)
+
+
+def _parts(
+    session: "Session", candidate: Candidate, open_: Mapping[str, Evidence], said: dict[Part, str]
+) -> frozenset[Part]:
+    """What makes a candidate as good as it is: its sentences, noted in `said`, and its other values as they are."""
+    parts = {(path, value_digest(value)) for path, value in candidate.values.items() if path not in open_}
+    for path in open_:
+        for sentence in sentences(session.value(path, candidate)):
+            part = path, _named(sentence)
+            said.setdefault(part, _bare(sentence))
+            parts.add(part)
+    return frozenset(parts)
+
+
+def _edits(
+    rewriter: Rewriter, open_: Mapping[str, Evidence], moves: Mapping[Part, int], said: Mapping[Part, str], number: int
+) -> list[Edit]:
+    """The edits of the texts that moves change, checked."""
+    edits = []
+    for path, text in open_.items():
+        old, new = str.__str__(text.text), _moved(text, moves, said)
+        if new != old:
+            rules, spent = text.rules.after(text.parameter.constraints), rewriter.memory.spent(text.parameter)
+            reason = rules.refusal(old, new, tried=spent) or ""
+            edits.append(Edit(path, old, new, reason, edit_ratio(old, new), variant=number))
     return edits
 
 
@@ -116,7 +133,7 @@ def _scores(session: "Session", candidate: Candidate) -> dict[str, float]:
     return trained.by_id() | (measured.by_id() if measured is not None else {})
 
 
-def _moves(own: frozenset[Part], effects: dict[Part, float]) -> dict[Part, int]:
+def _moves(own: frozenset[Part], effects: Mapping[Part, float]) -> dict[Part, int]:
     """The sentences to leave out (-1) and to take over (1) that gain most."""
     signs = {part: -1 if part in own else 1 for part in effects}
     gains = {part: round(sign * effects[part], 9) for part, sign in signs.items()}
@@ -124,7 +141,7 @@ def _moves(own: frozenset[Part], effects: dict[Part, float]) -> dict[Part, int]:
     return {part: signs[part] for part in best if gains[part] > 0}
 
 
-def _moved(text: Evidence, moves: dict[Part, int], said: dict[Part, str]) -> str:
+def _moved(text: Evidence, moves: Mapping[Part, int], said: Mapping[Part, str]) -> str:
     """A text after moves: what is left of it as it stands, and what is added at its end."""
     out = {name for (path, name), sign in moves.items() if path == text.path and sign < 0}
     new = "".join(each for each in sentences(text.text) if _named(each) not in out).rstrip()
