@@ -95,7 +95,8 @@ class Descent:
                 if report.accepted:
                     self.lineage.append(session.incumbent)
                 idle = 0 if len(session.standings) > known else idle + 1
-                back, notes, taken = back + 1 if report.notes else 0, notes + bool(report.notes), step.number + 1
+                stuck = report.notes or (idle and report.proposals)
+                back, notes, taken = back + 1 if stuck else 0, notes + bool(report.notes), step.number + 1
         finally:
             if not self.priced:  # who charges for length is offered only what was worth it
                 session.offer_likely()
