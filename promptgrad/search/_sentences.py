@@ -26,7 +26,7 @@ MOST = 150
 DRAWS = 4
 """Draws for each proposal that is wanted: some say what was tried, or promise nothing."""
 
-_END = r"(?<=[.!?])(?<!\d\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[^a-z\s])|(?<=[\u3002\uff01\uff1f])|\n\s*|\Z"
+_END = r"(?<=[.!?])(?<!\d\.)(?<!e\.g\.)(?<!i\.e\.)\s+(?=[^a-z\s])|(?<=[\u3002\uff01\uff1f])\s*|\n\s*|\Z"
 _SENTENCE = re.compile(rf"```.*?(?:```\s*|\Z)|[^\n]+?(?:{_END})", re.DOTALL)
 _MARK = re.compile(r"\s*(?:[-*•]|(\d{1,3})([.)]))\s+")
 

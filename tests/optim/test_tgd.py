@@ -841,6 +841,47 @@ class TestInTheTrainer:
         assert least <= len(shown) <= most
         assert shown[:2] == ["Copy.", "Copy. Take 1."]
 
+    def test_where_nothing_new_comes_it_goes_back_to_the_values_before(self):
+        """The writer has nothing to say of its first text, and finds the right number from the start again."""
+        shown, numbers = [], iter([4, 12])
+
+        def answer(messages):
+            system, asked = messages[0].content, messages[-1].content
+            if "new_instruction" in system:
+                text = re.search(r"## instruction ## \]\]\n(.*)", asked)[1]
+                shown.append(text)
+                text = f"Copy up to {next(numbers)}." if text == "Copy." else text
+                return f"[[ ## new_instruction ## ]]\n{text}\n\n[[ ## completed ## ]]"
+            bound, number = re.search(r"up to (\d+)", system), int(re.search(r"t(\d+)", asked)[1]) % 12
+            word = "right" if bound and number < int(bound[1]) else "wrong"
+            return f"[[ ## word ## ]]\n{word}\n\n[[ ## completed ## ]]"
+
+        model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
+        rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(96)]
+        opt = optim.TGD(model.parameters(), proposals=1)
+        pg.Trainer(model, opt, metric=pg.metrics.exact_match, seed=0).fit(rows[:48], rows[48:])
+        assert shown == ["Copy.", "Copy up to 4.", "Copy."]
+        assert model.instruction.data == "Copy up to 12."
+
+    @pytest.mark.parametrize(("calls", "looked"), [(84, 8), (90, 16), (100, 24), (140, 24)])
+    def test_the_first_look_is_as_large_as_a_race_of_one_text_leaves_room_for(self, calls, looked):
+        shown = []
+
+        def answer(messages):
+            if "new_instruction" in messages[0].content:
+                shown.append(messages[-1].content.count("expected right"))
+                return "[[ ## new_instruction ## ]]\nCopy it.\n\n[[ ## completed ## ]]"
+            return "[[ ## word ## ]]\nwrong\n\n[[ ## completed ## ]]"
+
+        def metric(example, output):
+            return pg.Score(0.0, feedback=f"expected right, {example.text}")
+
+        model = nn.Predict("text -> word", instruction="Copy.").to(lm.FunctionLM(answer))
+        rows = [pg.Example(text=f"t{i}", word="right").with_inputs("text") for i in range(80)]
+        opt = optim.TGD(model.parameters(), proposals=1)
+        pg.Trainer(model, opt, metric=metric, seed=0, budget=pg.Budget(calls=calls)).fit(rows[:40], rows[40:])
+        assert shown[:1] == [looked]
+
     def test_steps_without_a_new_text_end_it_though_calls_are_left(self):
         written = []
 
