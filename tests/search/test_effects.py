@@ -55,6 +55,13 @@ def test_parts_that_come_together_share_what_they_add():
     assert found["x"] > 0.02
 
 
+def test_some_of_a_gain_is_the_text_itself():
+    """However many runs a candidate has, its only part is not all that makes it better."""
+    rows = {f"r{n}": float(n % 2) for n in range(4000)}
+    better = {key: score + 0.1 for key, score in rows.items()}
+    assert 0.05 < Effects([frozenset(), frozenset("x")], [rows, better]).mean()["x"] < 0.085
+
+
 def test_a_draw_is_wide_where_little_is_known():
     rows = {f"r{n}": float(n % 2) for n in range(40)}
     parts = [frozenset({"often"} if n % 2 else ()) for n in range(20)] + [frozenset({"once"})]
