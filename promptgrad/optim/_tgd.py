@@ -59,14 +59,18 @@ class TGD(Optimizer):
     scored attempts. Where several texts may be to blame, it sees the runs from beginning to end and says which (see
     `blame`). The rewrites are compared with the present values on validation examples; of several texts, those of the
     first proposal are also tried one at a time; the hopeless are dropped after each block. A critic or writer may
-    mistake a precise but wrong text for right. So where examples fail and no text is blamed, the next step rewrites the
-    values before the last gain; the results must still beat the best. A rewrite that is more likely better than not
-    becomes the best: a search may err on its way, and whether anything is better than the start is decided at its end,
-    on all that was measured. With a budget of calls it goes on until that ends, all validation examples are right, or
-    nothing new comes. With one text, such a budget of more than 250 runs and no number of steps, the first proposals
-    are tried on five training examples that the start fails, and up to eight times as many are written until one is
-    right on these (`search.sift`). And where validation examples leave open whether a rewrite is better, training
-    examples are asked too, if the budget pays for it (`search.untie`).
+    mistake a precise but wrong text for right, or have nothing to add to it. So where examples fail and no text is
+    blamed, or the writer brings nothing new, the next step rewrites the values before the last gain; the results must
+    still beat the best. A rewrite that is more likely better than not becomes the best: a search may err on its way,
+    and whether anything is better than the start is decided at its end, on all that was measured.
+
+    With a budget of calls and no number of steps it goes on until the budget ends, all validation examples are right,
+    or nothing new comes. With one text and more than 250 runs left, the first proposals are tried on five training
+    examples that the start fails, and up to eight times as many are written until one is right on these
+    (`search.sift`). Each later step also tries up to two texts that nobody wrote: without sentences that seem to harm,
+    and with such of other texts that seem to help, by all runs of all texts that held them (`search.recombined`). And
+    where validation examples leave open whether a rewrite is better, training examples are asked too, if the budget
+    pays for it (`search.untie`).
 
     With `edits="hunks"` the LM writes insertions, replacements and deletions at quoted anchors instead of the whole
     text, see `apply_hunks`: fewer tokens for long texts, and nothing else can change. Hunks that do not apply exactly
