@@ -21,7 +21,7 @@ FEW = 4
 """Candidates below which nothing is known of their sentences."""
 
 MOST = 150
-"""Candidates that sentences are judged by, those with most runs first."""
+"""Candidates that sentences are judged by, those with most runs on validation examples."""
 
 DRAWS = 4
 """Draws for each proposal that is wanted: some say what was tried, or promise nothing."""
@@ -59,8 +59,8 @@ def recombined(
     """
     session, open_ = step.session, {text.path: text for text in texts if not text.parameter.kind.exact}
     tried, said = _tried(session, base), dict[Part, str]()
-    known = [(one, scores) for one in tried if (scores := _scores(session, one))]
-    known = sorted(known, key=lambda entry: -len(entry[1]))[:MOST]
+    known = [(one, scores) for one in _most_run(session, tried) if (scores := _scores(session, one))]
+    known.sort(key=lambda entry: -len(entry[1]))
     own = _parts(session, base, open_, said)
     held = [_parts(session, one, open_, said) for one, _ in known]
     if len(known) < FEW:
@@ -125,6 +125,13 @@ def _tried(session: "Session", base: Candidate) -> list[Candidate]:
     """All candidates of the program of `base` that were run, the oldest first."""
     found = {one.key: one for one in (*(known.candidate for known in session.standings), *session.rows.candidates())}
     return [one for one in found.values() if one.label == base.label]
+
+
+def _most_run(session: "Session", tried: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that were run on most validation examples, in their order."""
+    runs = [0 if (known := session.standings.of(one)) is None else len(known.ids) for one in tried]
+    kept = sorted(sorted(range(len(tried)), key=lambda place: -runs[place])[:MOST])
+    return [tried[place] for place in kept]
 
 
 def _scores(session: "Session", candidate: Candidate) -> dict[str, float]:
