@@ -63,16 +63,18 @@ class GEPA(Search):
     """Evolve the texts of a program by reflection on minibatches, from candidates that are each the best at something.
 
     In each step a parent is taken: by turns the incumbent, and one drawn from the pool, weighted by the number of
-    validation examples on which it is unbeaten. The first time it is run on 24 training examples, each further time on
-    a minibatch of those that it was not run on. The writer sees all its runs, right ones too, and the scored attempts;
-    of several texts it finds those that are to blame in whole runs and rewrites them in one reply (`Revise`). It is
-    asked for three proposals, or as many as the budget pays for trying; all but the first from a parent are sampled and
-    get a tip. In the first step, with a budget of more than 250 runs and no number of steps, it is asked again until a
-    text is right where the start is wrong (`search.sift`). The children are run on a minibatch of the same examples.
-    Those that do no worse there meet their parent and one another on validation examples, ten at a time, and leave once
-    they are probably worse. What came through all of them joins the pool, whatever its score. Then a merge is tried:
-    two candidates that improved different texts since their common ancestor are put together, and the merge joins the
-    pool if it does as well as both on a few validation examples. With a budget of calls and no number of steps, each
+    validation examples on which it is unbeaten. After steps that brought no new candidate it is not the incumbent but
+    who came before it, so many generations back as there were such steps. The first time a parent is run on 24 training
+    examples, each further time on a minibatch of those that it was not run on. The writer sees all its runs, right ones
+    too, and the scored attempts; of several texts it finds those that are to blame in whole runs and rewrites them in
+    one reply (`Revise`). It is asked for three proposals, or as many as the budget pays for trying; all but the first
+    from a parent are sampled and get a tip. In the first step, with a budget of more than 250 runs and no number of
+    steps, it is asked again until a text is right where the start is wrong (`search.sift`). The children are run on a
+    minibatch of the same examples. Those that do no worse there meet their parent and one another on validation
+    examples, ten at a time, and leave once they are probably worse. What came through all of them joins the pool,
+    whatever its score. Then a merge is tried: two candidates that improved different texts since their common ancestor
+    are put together, and the merge joins the pool if it does as well as both on a few validation examples. With a
+    budget of calls and no number of steps, each
     step but the first also puts together up to two texts that nobody wrote: the incumbent's without sentences that seem
     to harm, and with such of other texts that seem to help, by all runs of all texts that held them
     (`search.recombined`); they race the incumbent. Where validation examples leave open whether a child is better than
@@ -198,7 +200,7 @@ class GEPA(Search):
                         pool.add(await step.validate(merge.candidate, "a merge joins the pool"))
                         merges += 1
                     continue
-                parent = session.incumbent if step.number % 2 else pool.draw(step.rng)
+                parent = _ancestor(session.incumbent, step.number - since) if step.number % 2 else pool.draw(step.rng)
                 turn = [step.turn(places, parent)] if by_turns else places
                 if batch := step.fresh(parent, self._wanted(session, parent)):
                     _, gradients = await step.gradients(parent, batch, turn, critic=critic)
@@ -348,3 +350,10 @@ class GEPA(Search):
         phases = {"minibatches": runs + children, "critiques": texts * runs * self.critique}
         phases |= {"proposals": texts * tries, "full validations and merges": full}
         return [(name, calls, False) for name, calls in phases.items() if calls]
+
+
+def _ancestor(candidate: Candidate, back: int) -> Candidate:
+    """Who came so many generations before a candidate, or the start."""
+    while back > 0 and candidate.parents:
+        candidate, back = candidate.parents[0], back - 1
+    return candidate

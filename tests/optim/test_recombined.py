@@ -9,6 +9,7 @@ import pytest
 import promptgrad as pg
 from promptgrad import lm, nn, optim, run
 from promptgrad.data import Example
+from promptgrad.search import Rules
 from promptgrad.testing import Fields
 
 GOOD = ("Mind the sign.", "Mind the unit.", "Mind the date.", "Mind the name.")
@@ -69,3 +70,26 @@ def test_parity_makes_the_proposals_of_the_package(tmp_path):
     _, written, proposed = fitted(tmp_path / "run", make, budget=budget)
     assert proposed
     assert set(proposed) <= set(written)
+
+
+def test_gepa_goes_back_to_who_came_before_where_nothing_new_comes(tmp_path):
+    """The writer has nothing to say of what it wrote, and something new of the start each time."""
+    shown, end = [], ", say it."
+
+    def answer(messages):
+        system, asked = messages[0]["content"], messages[-1]["content"]
+        if "new_instruction" in system:
+            text = re.search(r"## instruction ## \]\]\n(.*)", asked)[1]
+            shown.append(text)
+            text = f"Answer to {len(shown)}{end}" if text == "Answer." else text
+            return Fields(analysis="", new_instruction=text)(messages)
+        number, told = int(re.search(r"w(\d+)x", asked)[1]), end in system.split("\n\nYou are given")[0]
+        return f"[[ ## answer ## ]]\n{'yes' if number % 4 < 2 + told else 'no'}\n\n[[ ## completed ## ]]"
+
+    model = nn.Predict("word -> answer", instruction="Answer.").to(lm.FunctionLM(answer, name="minder"))
+    rows = [Example(word=f"w{n}x", answer="yes").with_inputs("word") for n in range(48)]
+    options = {"metric": pg.metrics.exact_match, "seed": 5, "budget": run.Budget(calls=900), "progress": False}
+    rules = Rules(max_tokens=8)  # a text of two of these is refused
+    pg.Trainer(model, optim.GEPA(model.parameters(), rules=rules), **options).fit(rows[:24], rows[24:])
+    built_on = next(place for place, text in enumerate(shown) if text != "Answer.")
+    assert shown[built_on:].count("Answer.") >= 3
