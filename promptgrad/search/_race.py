@@ -120,8 +120,11 @@ async def race(
         merit = (round(probability, 9), -result.candidate.size)
         if index in last and probability >= confidence and merit > best:
             winner, best = index, merit
+    of, best_score = len(candidates), session.best_score
     verdicts = [
-        _verdict(champion, result, price[index], accepted=index == winner, confidence=confidence, of=len(candidates))
+        _verdict(
+            champion, result, price[index], accepted=index == winner, confidence=confidence, of=of, best=best_score
+        )
         for index, result in enumerate(running)
     ]
     return Race(
@@ -148,13 +151,20 @@ def is_winnable(session: Session, confidence: float) -> bool:
 
 
 def _verdict(
-    champion: Measured | None, result: Measured, price: float, *, accepted: bool, confidence: float, of: int
+    champion: Measured | None,
+    result: Measured,
+    price: float,
+    *,
+    accepted: bool,
+    confidence: float,
+    of: int,
+    best: float,
 ) -> Verdict:
     """The verdict of a race on one candidate."""
     before, after = ([], []) if champion is None else pairs(champion, result)
     count = len(before)
     if not count:
         return Verdict(accepted=accepted, confidence=confidence, price=price, of=of)
-    low, high = paired_interval(before, after, level=max(2 * confidence - 1, 1e-9))
+    low, high = paired_interval(before, after, level=max(2 * confidence - 1, 1e-9), best=best)
     first, second = sum(before) / count, sum(after) / count
     return Verdict(accepted, first, second, low, high, count, confidence, price=price, of=of)

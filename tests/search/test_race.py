@@ -98,3 +98,27 @@ def test_what_validation_examples_leave_open_training_examples_decide(ties):
     races = within(session, partial(race, session, [child], scope="race", confidence=0.55, ties=ties))
     assert (races.winner is not None) == ties
     assert session.rows.known(child) == (known if ties else set())
+
+
+def test_the_interval_of_a_gain_is_on_the_scale_of_the_metric():
+    """Of 20 rows the child wins 12, each 10 points of a metric whose best score is 10."""
+
+    def answer(inputs):
+        return inputs["word"][::-1] if int(inputs["word"][4:]) < 12 else "?"
+
+    def metric(example, output):
+        return 10.0 * (output.answer == example.answer)
+
+    rows = [Example(word=f"word{n}", answer=f"word{n}"[::-1]).with_inputs("word") for n in range(20)]
+    metric.best = 10.0
+
+    def reply(messages):
+        told = "everse" in messages[0]["content"]
+        return Fields(answer=answer if told else "?")(messages)
+
+    lms = lm.FunctionLM(reply, name="s")
+    session = session_of(nn.Predict("word -> answer", instruction="Copy it.").to(lms), metric, rows[:2], rows)
+    child = session.base.child({"instruction": "Reverse it."}, "child")
+    verdict = within(session, partial(race, session, [child], scope="race", confidence=0.6)).verdicts[0]
+    assert verdict.gain == 6.0
+    assert 1 < verdict.low < 6.0 < verdict.high <= 10
