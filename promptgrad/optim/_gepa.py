@@ -74,24 +74,23 @@ class GEPA(Search):
     examples, ten at a time, and leave once they are probably worse. What came through all of them joins the pool,
     whatever its score. Then a merge is tried: two candidates that improved different texts since their common ancestor
     are put together, and the merge joins the pool if it does as well as both on a few validation examples. With a
-    budget of calls and no number of steps, each
-    step but the first also puts together up to two texts that nobody wrote: the incumbent's without sentences that seem
-    to harm, and with such of other texts that seem to help, by all runs of all texts that held them
-    (`search.recombined`); they race the incumbent. Where validation examples leave open whether a child is better than
-    the incumbent, training examples are asked too, if a budget of calls pays for it (`search.untie`).
-    What is better than the start is decided at the end, on all that was measured.
+    budget of calls and no number of steps, each step but the first also puts together up to two texts that nobody
+    wrote: the incumbent's without sentences that seem to harm, and with such of other texts that seem to help, by all
+    runs of all texts that held them (`search.recombined`); they race the incumbent. Where validation examples leave
+    open whether a child is better than the incumbent, training examples are asked too, if a budget of calls pays for it
+    (`search.untie`). What is better than the start is decided at the end, on all that was measured.
 
     Cost in `Trainer.fit`: for each step at most 24 runs of the program for a parent (or a minibatch, if that is more);
     for each of three proposals a minibatch for the child, one LM call for the reply, or for each text that is rewritten
-    on its own, and at most one run on each validation example; in the first step up to eight times as
-    many replies, and two to five runs for each.
+    on its own, and at most one run on each validation example; in the first step up to eight times as many replies, and
+    two to five runs for each; in later ones no reply for two recombined texts, and at most one run of each on each
+    validation example.
     Source: Agrawal et al. 2025, arXiv 2507.19457. Differs: the first reflection on a candidate is on 24 examples, and
     each is on all its runs, not on those of a minibatch; the runs that show the failures are also the baseline of the
     child; a child that is as good on its minibatch goes on; a parent has several children at once; validation is a race
     against the parent, and every second parent is the incumbent; one reply may rewrite several texts; no row is run
     twice with the same values; sentences of one text are recombined as texts of a program are merged; the pairs that
-    can be merged are computed, not found by trial; scores that agree to nine
-    digits are equal.
+    can be merged are computed, not found by trial; scores that agree to nine digits are equal.
 
     With `parity=True` every draw, accept and count is that of the package gepa (0.1.4) with the same seed, data and
     scores: parents, minibatches and their padding, turns, merges and their examples, and blocks that are run again

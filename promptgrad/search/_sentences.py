@@ -36,7 +36,7 @@ Part = tuple[str, str]
 
 def recombined(
     rewriter: Rewriter, step: "Step", base: Candidate, texts: Sequence[Evidence], first: int, count: int = 2
-) -> list[Edit | None]:
+) -> list[Edit]:
     """Propose the texts of a candidate with up to three sentences left out, or taken over from other candidates.
 
     What a sentence adds is estimated from all runs of all candidates that hold it (`Effects`), those on training
@@ -60,11 +60,11 @@ def recombined(
     session, open_ = step.session, {text.path: text for text in texts if not text.parameter.kind.exact}
     tried, said = _tried(session, base), dict[Part, str]()
     known = [(one, scores) for one in _most_run(session, tried) if (scores := _scores(session, one))]
+    if len(known) < FEW:
+        return []
     known.sort(key=lambda entry: -len(entry[1]))
     own = _parts(session, base, open_, said)
     held = [_parts(session, one, open_, said) for one, _ in known]
-    if len(known) < FEW:
-        return []
     effects = Effects(held, [scores for _, scores in known], session.best_score)
     mean, rng = {part: gain for part, gain in effects.mean().items() if part in said}, session.rng(step.name)
     out, made = {one.key for one in tried}, list[list[Edit]]()
@@ -80,7 +80,7 @@ def recombined(
             made.append(edits)
     found = [edit for edits in made for edit in edits]
     rewriter.settle(step, [(open_[edit.path].parameter, edit) for edit in found])
-    return list(found)
+    return found
 
 
 def _parts(

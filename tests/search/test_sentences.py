@@ -130,6 +130,30 @@ def test_numbers_go_on_as_numbers():
     assert not any(re.search(r"\d\. \d\.", text) for text in proposed)
 
 
+@pytest.mark.parametrize(("others", "heard"), [(148, True), (150, False)])
+def test_of_many_candidates_those_that_were_run_most_are_heard(others, heard):
+    """One of them, run on a single row, is right there: its sentence is the only one that seems to help."""
+
+    def found(messages):
+        return f"[[ ## answer ## ]]\n{'yes' if GOOD[0] in messages[0]['content'] else 'no'}\n\n[[ ## completed ## ]]"
+
+    model = nn.Predict("word -> answer", instruction="Answer.").to(lm.FunctionLM(found, name="found"))
+    session = session_of(model, lambda example, output: float(output.answer == "yes"), rows(2), rows(2, 50))
+    rewriter, proposed = Rewriter(Attempts({}, 8)), list[str]()
+    made = [session.base.child({"instruction": f"Answer {n}."}, f"t{n}") for n in range(others)]
+    one = session.base.child({"instruction": f"Read. {GOOD[0]}"}, "one")
+
+    async def run():
+        await session.evaluate_all([one], session.val[:1], scope="one")
+        await session.evaluate_all([session.base, *made], session.val, scope="others")
+        step, place = next(iter(session.steps(1, "x"))), session.places(("is_text",))[0]
+        known = rewriter.evidence(session, session.base, place)
+        proposed.extend(str(edit.text) for edit in recombined(rewriter, step, session.base, [known], 0))
+
+    within(session, run)
+    assert any(GOOD[0] in text for text in proposed) == heard
+
+
 def test_other_values_are_not_taken_for_what_sentences_add():
     """Candidates with demos are better by .2, and all of them happen to hold a sentence that does nothing."""
 
